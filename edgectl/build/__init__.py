@@ -1,0 +1,1 @@
+"""Toolchain environments, the builder protocol, evaluation, gates and packaging."""

@@ -1,0 +1,1 @@
+"""Inference engines and image/tensor transforms. Needs numpy and one engine only."""

@@ -1,0 +1,1 @@
+"""OCI registries and layouts: references, descriptors, the two stores, image assembly."""

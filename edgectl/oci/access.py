@@ -1,0 +1,37 @@
+"""Open the store that a location names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgectl.oci.reference import RegistryLocation
+    from edgectl.oci.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach an HTTP registry; a layout directory needs none of it."""
+
+    username: str | None = None
+    password: str | None = None
+    docker_config: Path | None = None
+    """Docker `config.json` to find credentials in; None means the usual places."""
+    ca_file: Path | None = None
+    insecure: bool = False
+    """Plain HTTP. TLS is on unless this is said."""
+    timeout: float = 30.0
+    """Seconds without a byte before a request is given up."""
+
+
+def open_store(location: RegistryLocation, access: Access | None = None) -> Store:
+    """The store at a location; no request is made yet."""
+    if location.is_layout:
+        from edgectl.oci.layout import LayoutStore
+
+        return LayoutStore(Path(location.base))
+    from edgectl.oci.http import HttpStore
+
+    return HttpStore(location, access or Access())

@@ -1,0 +1,1 @@
+"""Keys, cosign-format signatures, attestations, and the TUF release repository."""
