@@ -1,0 +1,85 @@
+"""Options that several verbs share, each defined once."""
+
+from __future__ import annotations
+
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgectl.oci.access import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Function = Callable[..., Any]
+
+project_option = click.option(
+    "--project",
+    "-C",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Directory of edgectl.yaml.  [default: here]",
+)
+
+output_option = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print the result.",
+)
+
+
+def registry_options(function: Function) -> Function:
+    """Add the options that say how to reach a registry; the verb gets them as `access`."""
+
+    @click.option("--username", envvar="EDGECTL_REGISTRY_USERNAME", help="Registry user name.")
+    @click.option(
+        "--password-file",
+        "registry_password_file",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="File that holds the registry password (or EDGECTL_REGISTRY_PASSWORD).",
+    )
+    @click.option(
+        "--docker-config",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Docker config.json with credentials.  [default: ~/.docker/config.json]",
+    )
+    @click.option(
+        "--ca-file",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="CA certificates that the registry's certificate chains to.",
+    )
+    @click.option("--insecure", is_flag=True, help="Speak plain HTTP to the registry.")
+    @wraps(function)
+    def wrapper(
+        *args: Any,
+        username: str | None,
+        registry_password_file: Path | None,
+        docker_config: Path | None,
+        ca_file: Path | None,
+        insecure: bool,
+        **kwargs: Any,
+    ) -> Any:
+        access = Access(
+            username=username,
+            password=_registry_password(registry_password_file),
+            docker_config=docker_config,
+            ca_file=ca_file,
+            insecure=insecure,
+        )
+        return function(*args, access=access, **kwargs)
+
+    return wrapper
+
+
+def _registry_password(file: Path | None) -> str | None:
+    import os
+
+    if file is not None:
+        return file.read_text().rstrip("\r\n")
+    return os.environ.get("EDGECTL_REGISTRY_PASSWORD")
