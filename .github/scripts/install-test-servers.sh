@@ -1,0 +1,34 @@
+#!/bin/sh
+# Install the servers and clients that the tests talk to, where they are missing:
+# Debian's docker-registry, skopeo and docker.io. Does nothing when all are there.
+set -eu
+
+missing=''
+command -v docker-registry >/dev/null || missing="$missing docker-registry"
+command -v skopeo >/dev/null || missing="$missing skopeo"
+command -v docker >/dev/null && command -v dockerd >/dev/null || missing="$missing docker.io"
+[ -n "$missing" ] || exit 0
+
+fail() {
+    echo "the tests need these Debian packages:$missing" >&2
+    echo "$1" >&2
+    exit 1
+}
+
+command -v apt-get >/dev/null ||
+    fail 'this system has no apt-get: install docker-registry, skopeo and dockerd its own way'
+
+if [ "$(id -u)" = 0 ]; then
+    as_root=''
+elif command -v sudo >/dev/null; then
+    as_root=sudo
+else
+    fail "run as root: apt-get install$missing"
+fi
+
+echo "installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -qq >/dev/null || fail 'apt-get update failed; see above'
+# shellcheck disable=SC2086 # one word per package
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null ||
+    fail "apt-get install failed; try it by hand: apt-get install$missing"
