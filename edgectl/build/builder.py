@@ -1,0 +1,131 @@
+"""Builders: folders that hold one toolchain each, found on a search path.
+
+A folder is `builder.yaml`, `requirements.lock` and `build.py`. They are data, not packages: the
+user's repository comes first, then the copies that edgectl ships.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import edgectl
+from edgectl.build.protocol import PROTOCOL
+from edgectl.digest import Digest, canonical_json
+from edgectl.errors import ToolchainError
+
+ACTIONS = ("import", "optimize", "evaluate")
+_FILES = ("builder.yaml", "requirements.lock", "build.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """One toolchain: what it can do, and a digest that changes when what it does may change."""
+
+    name: str
+    directory: Path
+    actions: tuple[str, ...]
+    formats: tuple[str, ...]
+    """Source formats that its `import` action takes."""
+    digest: Digest
+    """Over builder.yaml, requirements.lock and build.py; goes into the key of every step."""
+    lock_digest: Digest
+    """Over requirements.lock; names the environment."""
+
+    @property
+    def script(self) -> Path:
+        """The program that speaks the builder protocol."""
+        return self.directory / "build.py"
+
+    @property
+    def lock(self) -> Path:
+        """The hashed requirements of the environment."""
+        return self.directory / "requirements.lock"
+
+
+def search_path(repository: Path | None = None) -> tuple[Path, ...]:
+    """Where builders are looked for, first match first: `<repository>/builders`, then ours."""
+    package = Path(edgectl.__file__).parent
+    shipped = package / "_builders"
+    ours = shipped if shipped.is_dir() else package.parent / "builders"
+    return (ours,) if repository is None else (repository / "builders", ours)
+
+
+def find_builder(name: str, *, repository: Path | None = None) -> Builder:
+    """The builder of that name; raises ToolchainError if there is none, or it is malformed."""
+    folders = search_path(repository)
+    for folder in folders:
+        if (folder / name / "builder.yaml").is_file():
+            return load_builder(folder / name)
+    known = ", ".join(builder.name for builder in find_builders(repository=repository))
+    raise ToolchainError(
+        f"there is no builder {name!r} in {' or '.join(str(folder) for folder in folders)}",
+        hint=f"use one of: {known}" if known else "reinstall edgectl: its builders are missing",
+    )
+
+
+def find_importer(source_format: str, *, repository: Path | None = None) -> Builder:
+    """The builder that imports a source format; raises ToolchainError if none does."""
+    builders = find_builders(repository=repository)
+    for builder in builders:
+        if source_format in builder.formats:
+            return builder
+    formats = sorted({known for builder in builders for known in builder.formats})
+    raise ToolchainError(
+        f"no builder imports the format {source_format!r}",
+        hint=f"set source.format to one of: {', '.join(formats)}",
+    )
+
+
+def find_builders(*, repository: Path | None = None) -> tuple[Builder, ...]:
+    """Every builder on the search path; one of the repository hides ours of the same name."""
+    found: dict[str, Builder] = {}
+    for folder in search_path(repository):
+        for path in sorted(folder.glob("*/builder.yaml")):
+            if path.parent.name not in found:
+                found[path.parent.name] = load_builder(path.parent)
+    return tuple(found.values())
+
+
+def load_builder(directory: Path) -> Builder:
+    """Read one builder folder; raises ToolchainError naming what is wrong with it."""
+    try:
+        contents = {name: (directory / name).read_bytes() for name in _FILES}
+        spec: Any = yaml.safe_load(contents["builder.yaml"])
+    except (OSError, yaml.YAMLError) as error:
+        raise ToolchainError(
+            f"builder {directory.name!r} cannot be read: {error}",
+            hint=f"a builder folder holds {', '.join(_FILES)}; see docs/builders.md",
+        ) from error
+    problem = _problem(spec, directory.name)
+    if problem is not None:
+        raise ToolchainError(
+            f"{directory / 'builder.yaml'}: {problem}", hint="see docs/builders.md"
+        )
+    digests = {name: str(Digest.of(data)) for name, data in contents.items()}
+    return Builder(
+        directory.name,
+        directory,
+        tuple(spec["actions"]),
+        tuple(spec["formats"]),
+        Digest.of(canonical_json(digests)),
+        Digest.of(contents["requirements.lock"]),
+    )
+
+
+def _problem(spec: Any, name: str) -> str | None:
+    if not isinstance(spec, dict):
+        return "not a mapping"
+    if spec.get("protocol") != PROTOCOL:
+        return f"protocol {spec.get('protocol')!r}: this edgectl speaks {PROTOCOL}"
+    if spec.get("name") != name:
+        return f"name {spec.get('name')!r} is not the folder's name"
+    for key in ("actions", "formats"):
+        value = spec.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            return f"{key} is not a list of names"
+    unknown = sorted(set(spec["actions"]) - set(ACTIONS))
+    return f"unknown actions {', '.join(unknown)}" if unknown else None

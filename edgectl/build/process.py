@@ -1,0 +1,108 @@
+"""Runs one toolchain process: its own process group, bounded output, killed when it is not wanted.
+
+A worker thread of `apply` sees no KeyboardInterrupt, so a cancellation is an event that is polled.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+from collections import deque
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+MAX_LINE_BYTES = 64 << 10
+"""A longer line of output is cut into pieces of this size."""
+STDERR_TAIL_LINES = 40
+_POLL_SECONDS = 0.1
+_READ_BYTES = 16 << 10
+
+
+class CancelledError(Exception):
+    """The process was killed because the caller no longer wants its result."""
+
+
+class _Lines:
+    """Splits a stream into lines of bounded length."""
+
+    def __init__(self, deliver: Callable[[str], None]) -> None:
+        self._deliver = deliver
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._deliver(line.decode(errors="replace"))
+
+    def end(self) -> None:
+        if self._rest:
+            self._deliver(self._rest.decode(errors="replace"))
+            self._rest = b""
+
+
+def run_process(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    on_line: Callable[[str], None],
+    cancel: threading.Event | None = None,
+) -> tuple[int, list[str]]:
+    """Run a command to its end; returns its exit status and the last lines of its stderr.
+
+    Each line of stdout goes to `on_line` as it comes; nothing else of it is kept. Raises
+    CancelledError once `cancel` is set. However this function is left, no process of the group
+    survives it.
+    """
+    tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            _pump(process, _Lines(on_line), _Lines(tail.append), cancel)
+            return process.wait(), list(tail)
+        finally:
+            _kill_group(process.pid)
+
+
+def _pump(
+    process: subprocess.Popen[bytes],
+    stdout: _Lines,
+    stderr: _Lines,
+    cancel: threading.Event | None,
+) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(cast("BinaryIO", process.stdout), selectors.EVENT_READ, stdout)
+        selector.register(cast("BinaryIO", process.stderr), selectors.EVENT_READ, stderr)
+        while selector.get_map():
+            if cancel is not None and cancel.is_set():
+                raise CancelledError
+            for key, _ in selector.select(_POLL_SECONDS):
+                data = os.read(key.fd, _READ_BYTES)
+                if data:
+                    key.data.feed(data)
+                else:
+                    key.data.end()
+                    selector.unregister(key.fileobj)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # the leader and all its children are gone already

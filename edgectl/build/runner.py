@@ -1,0 +1,204 @@
+"""Runs one action of one builder in its environment: a request in, a checked result out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgectl
+from edgectl.build import toolchain
+from edgectl.build.process import run_process
+from edgectl.build.protocol import PROTOCOL, RESULT_FILE
+from edgectl.errors import ModelError, ToolchainError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+
+    from edgectl.build.builder import Builder
+
+SOURCE_DATE_EPOCH = "315532800"
+"""1980-01-01, the oldest time that a ZIP archive can say."""
+_MAX_RESULT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One action on one model."""
+
+    action: str
+    """`import`, `optimize` or `evaluate`."""
+    model: str
+    inputs: Mapping[str, Path]
+    """Files by role; read only."""
+    params: Mapping[str, Any]
+    """JSON values."""
+    output: Path
+    """An empty directory, or one that is not there yet. The caller moves what it wants to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an action made: files below the request's output directory, and facts about them."""
+
+    outputs: Mapping[str, Path]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an action is."""
+
+    fraction: float
+    """0 to 1."""
+    message: str
+
+
+def run(
+    builder: Builder,
+    request: Request,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+    cache: Path | None = None,
+) -> Result:
+    """Run one action to its end.
+
+    Raises ModelError when the builder refuses the model; ToolchainError when the environment
+    cannot be made, the builder crashes, or what it answers is not the protocol; CancelledError
+    (`edgectl.build.process`) once `cancel` is set. No process survives the call.
+    """
+    notify = on_progress or _ignore
+    python = toolchain.prepare(
+        builder, cache=cache, on_line=lambda line: notify(Progress(0.0, line)), cancel=cancel
+    )
+    request.output.mkdir(parents=True, exist_ok=True)
+    if any(request.output.iterdir()):
+        raise ToolchainError(f"the output directory {request.output} is not empty")
+    with tempfile.TemporaryDirectory(prefix="edgectl-build-") as scratch:
+        request_file = _write_request(Path(scratch), request)
+        status, tail = run_process(
+            [str(python), "-P", "-B", str(builder.script), str(request_file)],
+            cwd=request.output,
+            env=_environment(Path(scratch), python),
+            on_line=lambda line: _forward(line, notify),
+            cancel=cancel,
+        )
+    if status != 0:
+        raise ToolchainError(
+            f"builder {builder.name!r} failed on {request.action} of {request.model!r}: "
+            f"{_reason(status, tail)}",
+            hint="this is a fault of the builder or of its environment, not of the manifest: "
+            "report it with the model that shows it",
+        )
+    return _read_result(builder, request)
+
+
+def _write_request(scratch: Path, request: Request) -> Path:
+    value = {
+        "protocol": PROTOCOL,
+        "action": request.action,
+        "model": request.model,
+        "inputs": {role: str(path.absolute()) for role, path in request.inputs.items()},
+        "params": dict(request.params),
+        "output": str(request.output.absolute()),
+    }
+    path = scratch / "request.json"
+    path.write_text(json.dumps(value, sort_keys=True, allow_nan=False), encoding="utf-8")
+    return path
+
+
+def _environment(scratch: Path, python: Path) -> dict[str, str]:
+    """A clean environment: nothing of the caller's (credentials, proxies, locale) reaches a build.
+
+    Only the package directory of edgectl is exposed, through a link: with all of site-packages the
+    builder would find versions there that its lock does not name.
+    """
+    library = scratch / "lib"
+    library.mkdir()
+    (library / "edgectl").symlink_to(Path(edgectl.__file__).parent.absolute())
+    temporary = scratch / "tmp"
+    temporary.mkdir()
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {
+        "PATH": os.pathsep.join((str(python.parent), "/usr/bin", "/bin")),
+        "HOME": str(temporary),
+        "TMPDIR": str(temporary),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(library),
+        "PYTHONHASHSEED": "0",
+        "PYTHONWARNINGS": "ignore",
+        "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+        **threads,
+    }
+
+
+def _forward(line: str, notify: Callable[[Progress], None]) -> None:
+    try:
+        value = json.loads(line)
+        progress = Progress(min(max(float(value["progress"]), 0.0), 1.0), str(value["message"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return  # a library printed something: progress is for people, and nothing depends on it
+    notify(progress)
+
+
+def _reason(status: int, tail: list[str]) -> str:
+    if status < 0:
+        return f"killed by signal {-status} (out of memory?)"
+    lines = [line for line in tail if line.strip()]
+    return lines[-1].strip() if lines else f"exit status {status}"
+
+
+def _read_result(builder: Builder, request: Request) -> Result:
+    path = request.output / RESULT_FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_RESULT_BYTES + 1)
+        if len(data) > _MAX_RESULT_BYTES:
+            raise ValueError(f"larger than {_MAX_RESULT_BYTES} bytes")
+        value = json.loads(data)
+        if value["protocol"] != PROTOCOL:
+            raise ValueError(f"protocol {value['protocol']!r}")
+        if value["status"] == "refused":
+            refusal = _refusal(builder, request, value)
+        else:
+            return _accept(request, value)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ToolchainError(
+            f"builder {builder.name!r} does not keep to the protocol: {RESULT_FILE}: {error!r}",
+            hint="see docs/builders.md",
+        ) from error
+    raise refusal
+
+
+def _refusal(builder: Builder, request: Request, value: Mapping[str, Any]) -> ModelError:
+    node = value.get("node")
+    where = f" (at {node})" if node else ""
+    return ModelError(
+        f"model {request.model!r}: builder {builder.name!r} refuses to {request.action} it: "
+        f"{value['message']}{where}",
+        hint=str(value["hint"]),
+    )
+
+
+def _accept(request: Request, value: Mapping[str, Any]) -> Result:
+    if value["status"] != "ok":
+        raise ValueError(f"status {value['status']!r} is neither 'ok' nor 'refused'")
+    if not isinstance(value["metadata"], dict):
+        raise TypeError("metadata is not an object")
+    root = request.output.resolve()
+    outputs = {}
+    for role, name in value["outputs"].items():
+        path = root / name
+        if path.is_symlink() or not path.is_file() or root not in path.resolve().parents:
+            raise ValueError(f"output {role!r} is not a file of the output directory: {name!r}")
+        outputs[role] = path
+    return Result(outputs, value["metadata"])
+
+
+def _ignore(progress: Progress) -> None:
+    """Drop a progress report."""

@@ -1,0 +1,163 @@
+"""The environments that builders run in: made by uv from a hashed lock, once, and kept.
+
+Environments live in `$EDGECTL_CACHE/toolchains`, one for each lock, Python and platform. One that
+carries its marker is complete and is used without a network; anything else is made anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import sysconfig
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgectl.build.process import CancelledError, run_process
+from edgectl.digest import Digest, canonical_json
+from edgectl.errors import StorageError, StorageFullError, ToolchainError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+
+    from edgectl.build.builder import Builder
+
+_MARKER = ".complete"
+_LOCK_POLL_SECONDS = 0.2
+_FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME")
+
+
+def cache_directory() -> Path:
+    """`$EDGECTL_CACHE`, else `$XDG_CACHE_HOME/edgectl`, else `~/.cache/edgectl`."""
+    own = os.environ.get("EDGECTL_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgectl"
+
+
+def environment_key(builder: Builder) -> str:
+    """Equal keys mean interchangeable environments: same lock, same Python, same platform."""
+    parts = [
+        str(builder.lock_digest),
+        sys.implementation.cache_tag,
+        sys.version.split()[0],
+        sysconfig.get_platform(),
+    ]
+    return f"{builder.name}-{Digest.of(canonical_json(parts)).hex[:24]}"
+
+
+def prepare(
+    builder: Builder,
+    *,
+    cache: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> Path:
+    """The Python of a builder's environment, which is made first where it is missing.
+
+    Two callers at once make it once: the second waits. Raises ToolchainError when uv is missing or
+    fails, StorageError and StorageFullError when the cache cannot be written, CancelledError when
+    `cancel` is set meanwhile.
+    """
+    root = (cache or cache_directory()) / "toolchains"
+    directory = root / environment_key(builder)
+    if not _is_complete(directory):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with _lock(directory.with_suffix(".lock"), cancel):
+                if not _is_complete(directory):
+                    _make(builder, directory, on_line or _ignore, cancel)
+        except OSError as error:
+            raise StorageError(
+                f"the toolchain cache {root} cannot be written: {error.strerror or error}",
+                hint="set EDGECTL_CACHE to a directory that can be written",
+            ) from error
+    return _python(directory)
+
+
+def find_uv() -> str:
+    """The uv binary: of edgectl's own environment, else of PATH; raises ToolchainError."""
+    try:
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+    if found is None:
+        raise ToolchainError(
+            "uv is not installed, and without it no toolchain can be made",
+            hint="pip install 'edgectl[build]'",
+        )
+    return found
+
+
+def _python(directory: Path) -> Path:
+    return directory / "bin" / "python"
+
+
+def _is_complete(directory: Path) -> bool:
+    # The Python is a link to the base interpreter, which an upgrade of the system can remove.
+    return (directory / _MARKER).is_file() and _python(directory).is_file()
+
+
+@contextmanager
+def _lock(path: Path, cancel: threading.Event | None) -> Iterator[None]:
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if cancel is not None and cancel.is_set():
+                    raise CancelledError from None
+                time.sleep(_LOCK_POLL_SECONDS)
+        yield
+
+
+def _make(
+    builder: Builder,
+    directory: Path,
+    on_line: Callable[[str], None],
+    cancel: threading.Event | None,
+) -> None:
+    """Make the environment in place (its scripts hold its path); the marker comes last."""
+    uv = find_uv()
+    if directory.exists():
+        shutil.rmtree(directory)
+    on_line(f"making the {builder.name} toolchain (once)")
+    _uv([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], builder, cancel)
+    # Wheels only: an sdist would run its author's code on this machine while it is installed.
+    install = ["pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+    target = ["--python", str(_python(directory)), "-r", str(builder.lock)]
+    _uv([uv, *install, *target], builder, cancel)
+    with (directory / _MARKER).open("w") as marker:
+        os.fsync(marker.fileno())
+
+
+def _uv(command: list[str], builder: Builder, cancel: threading.Event | None) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    status, tail = run_process(
+        command, cwd=builder.directory, env=env, on_line=_ignore, cancel=cancel
+    )
+    if status == 0:
+        return
+    text = "\n".join(line for line in tail if line.strip())
+    if "No space left on device" in text:
+        raise StorageFullError(
+            f"no space is left to make the {builder.name} toolchain",
+            hint="free some space, or set EDGECTL_CACHE to another disk",
+        )
+    raise ToolchainError(
+        f"the {builder.name} toolchain cannot be made: {text or f'uv exited with {status}'}",
+        hint="check that the package index can be reached (uv reads UV_DEFAULT_INDEX and "
+        "UV_OFFLINE), then run the same command again",
+    )
+
+
+def _ignore(line: str) -> None:
+    """Drop a line of output."""
