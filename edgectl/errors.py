@@ -168,3 +168,11 @@ class ConfigError(EdgectlError):
 
     code = "config-invalid"
     exit_code = 20
+
+
+class ServerUnavailableError(EdgectlError):
+    """The inference server on this device does not answer, through no fault of a model."""
+
+    code = "server-unavailable"
+    exit_code = 21
+    retry = Retry.BACKOFF
