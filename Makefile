@@ -65,17 +65,20 @@ clean: ## Remove everything that make made
 .venv/.bootstrap: requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'edgectl needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
+	@echo 'making .venv'
 	@$(PYTHON) -m venv --clear .venv || \
 	  { echo 'cannot make a virtual environment; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 .venv/.demo: requirements/demo.txt pyproject.toml .venv/.bootstrap
+	@echo 'installing edgectl into .venv'
 	@$(UV) pip install --quiet --require-hashes -r $<
 	@$(UV) pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev: requirements/dev.txt pyproject.toml .venv/.bootstrap
+	@echo 'installing edgectl and the development tools into .venv'
 	@$(UV) pip sync --quiet --require-hashes $< requirements/bootstrap.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@ .venv/.demo

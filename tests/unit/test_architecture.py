@@ -1,0 +1,142 @@
+"""Rules of the source tree that hold for every file, so that no review has to look for them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from importlinter.application.use_cases import SUCCESS, lint_imports
+from importlinter.configuration import configure
+
+import edgectl
+
+ROOT = Path(__file__).parents[2]
+MAX_LINES = 500
+
+# Written in pieces, so that this file does not find itself.
+FORBIDDEN = {
+    "the path of one machine": re.compile(r"/(?:work|root|home/\w+)/" r"[\w.]"),
+    "the address of a package index": re.compile(
+        r"--(?:extra-)?index-url\s*=?\s*\w|--find-links\s*=?\s*[\w/]|file:///" r"opt/"
+    ),
+    "a private key": re.compile(r"-----BEGIN (?:RSA |EC )?PRIVATE " r"KEY-----"),
+    "an unfinished merge": re.compile(r"^(?:<<<<<<<|>>>>>>>) ", re.MULTILINE),
+}
+PICKLED = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files in git (or about to be), of the given patterns."""
+    git = ["git", "-c", f"safe.directory={ROOT}"]  # CI containers run as another user
+    command = [*git, "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [path for name in names.splitlines() if (path := ROOT / name).is_file()]
+
+
+def modules() -> list[Path]:
+    return tracked("*.py")
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_file_holds(what: str) -> None:
+    found = []
+    for path in tracked():
+        content = path.read_bytes()
+        if b"\x00" in content or path == Path(__file__):
+            continue
+        if match := FORBIDDEN[what].search(content.decode(errors="replace")):
+            found.append(f"{path.relative_to(ROOT)}: {match.group()}")
+    assert not found, f"{what}: {found}"
+
+
+def test_no_file_is_a_pickle() -> None:
+    """Unpickling runs code; models and data come as ONNX, skops and npz without objects."""
+    suspects = [path for path in tracked() if path.read_bytes()[:2] in PICKLED]
+    suspects += tracked("*.pkl", "*.pickle", "*.joblib", "*.pt", "*.pth")
+    assert not suspects
+
+
+def test_every_module_says_what_it_owns() -> None:
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if path.name != "__init__.py" or path.is_relative_to(ROOT / "edgectl")
+        if not ast.get_docstring(ast.parse(path.read_bytes()))
+    ]
+    assert not missing
+
+
+def test_modules_are_small() -> None:
+    sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert not {str(path): size for path, size in sizes.items() if size > MAX_LINES}
+
+
+def test_modules_are_named_after_what_they_own() -> None:
+    vague = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+    assert not [path for path in modules() if path.stem in vague or path.parent.name in vague]
+
+
+def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    configure()
+    assert lint_imports("pyproject.toml", cache_dir=None, no_logo=True) == SUCCESS
+
+
+def test_the_only_top_level_package_is_ours() -> None:
+    """`builders/` and `templates/` are data: nothing of ours takes another top-level name."""
+    packages = {path.parent for path in tracked("*/__init__.py")}
+    tops = {path.relative_to(ROOT).parts[0] for path in packages}
+    assert tops <= {"edgectl", "tests"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["edgectl"]
+
+
+def test_locks_pin_everything_by_hash() -> None:
+    locks = tracked("requirements/*.txt", "builders/*/requirements.lock")
+    assert locks
+    for path in locks:
+        text = path.read_text().replace("\\\n", " ")
+        entries = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert entries, path
+        for entry in entries:
+            assert re.match(
+                r"[A-Za-z0-9._-]+(?:\[[\w,-]+\])?==\S+ .*--hash=sha256:[0-9a-f]{64}", entry
+            ), f"{path.relative_to(ROOT)}: {entry[:60]}"
+
+
+def test_locks_agree() -> None:
+    """Installing the demo after the development tools, or before, changes no version."""
+    dev, demo, bootstrap = (
+        _pins(ROOT / "requirements" / name) for name in ("dev.txt", "demo.txt", "bootstrap.txt")
+    )
+    assert demo.items() <= dev.items()
+    assert {name: bootstrap[name] for name in bootstrap.keys() & dev.keys()}.items() <= dev.items()
+
+
+def _pins(path: Path) -> dict[str, set[str]]:
+    pins: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", path.read_text(), re.MULTILINE):
+        pins.setdefault(name, set()).add(version)
+    return pins
+
+
+def test_the_lock_covers_what_pyproject_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        asked += extra
+    names = {re.split(r"[\[<>=!~; ]", requirement)[0].lower() for requirement in asked}
+    assert names <= _pins(ROOT / "requirements" / "dev.txt").keys()
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == edgectl.__version__
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(
+        rf"^## \[(?:{re.escape(edgectl.__version__)}|Unreleased)\]", changelog, re.MULTILINE
+    )
