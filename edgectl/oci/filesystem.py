@@ -1,0 +1,77 @@
+"""Files that survive a power cut: written whole, synced, then renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from edgectl.errors import StorageError, StorageFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgectl.errors import EdgectlError
+
+TEMPORARY_PREFIX = ".edgectl-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def storage_error(error: OSError, doing: str) -> EdgectlError:
+    """The error of the family for what a file system refused."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return StorageFullError(f"no space left while {doing}: {reason}", hint="free some space")
+    if error.errno == errno.EROFS:
+        return StorageError(f"{doing}: {reason}", hint="remount the file system read-write")
+    return StorageError(f"{doing}: {reason}", hint="check the path, its owner and the disk")
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn OSErrors of the block into StorageFullError or StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, doing) from error
+
+
+@contextmanager
+def replacing(path: Path, directory: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a temporary file that becomes `path` when the block ends well, and nothing else.
+
+    The temporary file is made in `directory` (default: the parent of `path`), which has to be on
+    the same file system. File and directory are synced, so that after a power cut `path` is the
+    old file or the new one. Raises OSError.
+    """
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=directory or path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)
+            yield file
+            file.flush()
+            os.fsync(handle)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file's content, or leave it as it was; raises OSError."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory survive a power cut; raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,365 @@
+"""The store in a directory: each repository below it is an OCI image layout of its own.
+
+OCI image-spec v1.1, image-layout.md. Readers take no lock and write nothing, so a layout on
+read-only media works. Writers hold a lock on the `oci-layout` file of the repository; what they
+write appears by renaming, so a reader sees the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
+
+from edgectl.digest import Digest
+from edgectl.errors import (
+    BusyError,
+    ConfigError,
+    IntegrityError,
+    NotFoundError,
+    RegistryDeniedError,
+)
+from edgectl.oci import referrers
+from edgectl.oci.descriptor import MAX_MANIFEST_BYTES, Descriptor, parse_manifest
+from edgectl.oci.filesystem import (
+    TEMPORARY_PREFIX,
+    replacing,
+    storage_error,
+    sync_directory,
+    write_atomic,
+)
+from edgectl.oci.layout_index import LayoutIndex
+from edgectl.oci.reference import RegistryLocation
+from edgectl.oci.verify import (
+    CHUNK_BYTES,
+    check_bytes,
+    read_verified,
+    wrong_digest,
+    wrong_size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_ABANDONED_SECONDS = 24 * 3600.0
+"""Age of a temporary file after which whoever wrote it is taken for dead."""
+_CLOCK_TICK_NS = 50_000_000
+"""Two changes closer than this can carry one modification time (a kernel tick, with margin)."""
+_LOCK_SECONDS = 60.0
+_LOCK_POLL_SECONDS = 0.005
+_EMPTY = LayoutIndex()
+
+
+class LayoutStore:
+    """Every repository below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._repositories: dict[str, LayoutRepository] = {}
+
+    @property
+    def location(self) -> RegistryLocation:
+        """Where this store is."""
+        return RegistryLocation(str(self._root), is_layout=True)
+
+    def repository(self, name: str) -> LayoutRepository:
+        """One repository below the directory; raises ConfigError if the name leads elsewhere."""
+        if not name or name.startswith("/") or ".." in PurePosixPath(name).parts:
+            raise ConfigError(
+                f"{name!r} is not a repository name", hint="for example models/digits"
+            )
+        return self._repositories.setdefault(name, LayoutRepository(self._root / name, name))
+
+
+class LayoutRepository:
+    """One OCI image layout."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+        self._blobs = path / "blobs" / "sha256"
+        self._index_file = path / "index.json"
+        self._cache = _Cache((0, 0, 0), 0, b"", _EMPTY)
+        self._prepared = False
+
+    @property
+    def name(self) -> str:
+        """The name below the store's directory."""
+        return self._name
+
+    def resolve(self, target: str) -> Descriptor | None:
+        """Describe a tag or digest; None if absent."""
+        index = self._index()
+        digest = _digest_or_none(target)
+        if digest is None:
+            return index.tags.get(target)
+        return index.manifests.get(digest) or self._unlisted(digest)
+
+    def read_manifest(self, target: str) -> tuple[Descriptor, bytes]:
+        """Read a manifest by tag or digest, verified."""
+        descriptor = self.resolve(target)
+        if descriptor is None:
+            raise NotFoundError(
+                f"oci-layout:{self._path} has no manifest {target}",
+                hint=None if self._path.is_dir() else f"{self._path} is not there",
+            )
+        data = self._read_small(descriptor.digest)
+        check_bytes(data, descriptor)
+        return descriptor, data
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the blob is there."""
+        with self._errors(f"looking for {digest}"):
+            return self._blob(digest).is_file()
+
+    def read_blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[bytes]:
+        """Stream a blob from `offset`, verified as `Repository.read_blob` says."""
+        digest = descriptor.digest
+        with self._errors(f"reading {digest}"), self._open(digest) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != descriptor.size:
+                raise wrong_size(descriptor, size)
+            file.seek(offset)
+            yield from read_verified(file.read, descriptor, offset=offset)
+
+    def push_blob(self, descriptor: Descriptor, source: Path | bytes | BinaryIO) -> None:
+        """Store a blob unless it is there, whole."""
+        with self._errors(f"writing {descriptor.digest}"):
+            path = self._blob(descriptor.digest)
+            if path.is_file() and path.stat().st_size == descriptor.size:
+                return
+            self._prepare()
+            if isinstance(source, bytes):
+                self._write_blob(path, descriptor, BytesIO(source))
+            elif isinstance(source, Path):
+                with source.open("rb") as file:
+                    self._write_blob(path, descriptor, file)
+            else:
+                self._write_blob(path, descriptor, source)
+
+    def push_manifest(self, data: bytes, media_type: str, *, tag: str | None = None) -> Descriptor:
+        """Store a manifest, tag it, and list it as a referrer of its subject if it has one."""
+        subject = parse_manifest(data).subject
+        descriptor = Descriptor.of(data, media_type)
+        self.push_blob(descriptor, data)
+        with self._errors(f"writing {self._index_file}"), self._locked():
+            index = self._index().with_manifest(descriptor, tag)
+            if subject is not None:
+                listed = self._fallback(index, subject.digest)
+                fallback = referrers.added(listed, referrers.describe(data, media_type))
+                index = self._with_fallback(index, subject.digest, fallback)
+            self._write_index(index)
+        return descriptor
+
+    def tag(self, descriptor: Descriptor, tag: str) -> None:
+        """Point a tag at a manifest that is there already."""
+        with self._errors(f"writing {self._index_file}"), self._locked():
+            found = self.resolve(str(descriptor.digest))
+            if found is None:
+                raise NotFoundError(f"{self._name} has no manifest {descriptor.digest} to tag")
+            self._write_index(self._index().with_manifest(found, tag))
+
+    def tags(self) -> dict[str, Digest | None]:
+        """Every tag with its digest, in sorted order."""
+        return {tag: descriptor.digest for tag, descriptor in self._index().tags.items()}
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
+        """Manifests whose subject is `digest`."""
+        return referrers.of_type(self._fallback(self._index(), digest), artifact_type)
+
+    def delete(self, target: str) -> None:
+        """Remove a tag, or a manifest by digest."""
+        digest = _digest_or_none(target)
+        found = self.resolve(target)
+        if found is None:
+            return
+        with self._errors(f"deleting {target}"), self._locked():
+            if digest is None:
+                self._write_index(self._index().without_tag(target))
+                return
+            subject = parse_manifest(self.read_manifest(target)[1]).subject
+            index = self._index().without_manifest(digest)
+            if subject is not None:
+                fallback = referrers.removed(self._fallback(index, subject.digest), digest)
+                index = self._with_fallback(index, subject.digest, fallback)
+            self._write_index(index)
+            self._blob(digest).unlink(missing_ok=True)
+
+    def _blob(self, digest: Digest) -> Path:
+        return self._blobs / digest.hex
+
+    def _open(self, digest: Digest) -> BinaryIO:
+        try:
+            return self._blob(digest).open("rb")
+        except _ABSENT as error:
+            raise NotFoundError(f"oci-layout:{self._path} has no blob {digest}") from error
+
+    def _read_small(self, digest: Digest) -> bytes:
+        with self._errors(f"reading {digest}"), self._open(digest) as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise IntegrityError(f"manifest {digest} is larger than {MAX_MANIFEST_BYTES} bytes")
+        return data
+
+    def _unlisted(self, digest: Digest) -> Descriptor | None:
+        """A manifest that other tools keep without listing it, as part of an index."""
+        if not self.has_blob(digest):
+            return None
+        try:
+            data = self._read_small(digest)
+            manifest = parse_manifest(data)
+        except IntegrityError:
+            return None  # a blob that is no manifest, as a registry would say
+        return Descriptor(manifest.media_type, digest, len(data))
+
+    def _write_blob(self, path: Path, descriptor: Descriptor, source: BinaryIO) -> None:
+        hasher = hashlib.sha256()
+        size = 0
+        with replacing(path, self._path) as file:
+            while chunk := source.read(CHUNK_BYTES):
+                size += len(chunk)
+                if size > descriptor.size:
+                    break
+                hasher.update(chunk)
+                file.write(chunk)
+            if size != descriptor.size:
+                raise wrong_size(descriptor, size)
+            if hasher.hexdigest() != descriptor.digest.hex:
+                raise wrong_digest(descriptor, hasher.hexdigest())
+
+    def _fallback(self, index: LayoutIndex, subject: Digest) -> list[Descriptor]:
+        found = index.tags.get(referrers.fallback_tag(subject))
+        if found is None:
+            return []
+        data = self._read_small(found.digest)
+        check_bytes(data, found)
+        return referrers.listed(data)
+
+    def _with_fallback(
+        self, index: LayoutIndex, subject: Digest, data: bytes | None
+    ) -> LayoutIndex:
+        if data is None:
+            return index
+        descriptor = Descriptor.of(data, parse_manifest(data).media_type)
+        self.push_blob(descriptor, data)
+        tag = referrers.fallback_tag(subject)
+        return index.with_manifest(descriptor, tag, keep_replaced=False)
+
+    def _index(self) -> LayoutIndex:
+        """`index.json`, parsed again only when it changed."""
+        with self._errors(f"reading {self._index_file}"):
+            try:
+                with self._index_file.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                    key = (status.st_ino, status.st_size, status.st_mtime_ns)
+                    cache = self._cache
+                    if key == cache.key and cache.read_ns - status.st_mtime_ns > _CLOCK_TICK_NS:
+                        return cache.index
+                    read_ns = time.time_ns()
+                    data = file.read()
+            except _ABSENT:
+                return _EMPTY
+        index = cache.index if data == cache.data else LayoutIndex.from_bytes(data)
+        self._cache = _Cache(key, read_ns, data, index)
+        return index
+
+    def _write_index(self, index: LayoutIndex) -> None:
+        """Replace `index.json`; the lock is held."""
+        if index is self._index():
+            return
+        data = index.to_bytes()
+        write_atomic(self._index_file, data)
+        status = self._index_file.stat()
+        key = (status.st_ino, status.st_size, status.st_mtime_ns)
+        self._cache = _Cache(key, time.time_ns(), data, index)
+
+    def _prepare(self) -> None:
+        """Make the layout's directories, and remove what killed writers left behind."""
+        if self._prepared:
+            return
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        abandoned = time.time() - _ABANDONED_SECONDS
+        for leftover in self._path.glob(f"{TEMPORARY_PREFIX}*"):
+            if leftover.stat().st_mtime < abandoned:
+                leftover.unlink(missing_ok=True)
+        with self._locked():
+            if not self._index_file.exists():
+                write_atomic(self._index_file, LayoutIndex().to_bytes())
+        sync_directory(self._path.parent)
+        self._prepared = True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the repository's lock against other threads and processes.
+
+        The lock is on `oci-layout`, the one file that is never replaced: no lock file of ours
+        has to live in a directory that a standard describes.
+        """
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._path / "oci-layout", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._wait_for_lock(handle)
+            if os.fstat(handle).st_size != len(_LAYOUT_FILE):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, _LAYOUT_FILE, 0)
+                os.fsync(handle)
+            yield
+        finally:
+            os.close(handle)
+
+    def _wait_for_lock(self, handle: int) -> None:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise BusyError(
+                        f"another process keeps oci-layout:{self._path} locked",
+                        hint="wait for it, or end it",
+                    ) from error
+                time.sleep(_LOCK_POLL_SECONDS)
+            else:
+                return
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        where = f"{doing} in oci-layout:{self._path}"
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _DENIED:
+                raise RegistryDeniedError(
+                    f"{where}: {error.strerror}", hint="is the directory yours, and not read-only?"
+                ) from error
+            raise storage_error(error, where) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """The parsed `index.json`, and how to tell that it is still the one on disk."""
+
+    key: tuple[int, int, int]
+    read_ns: int
+    data: bytes
+    index: LayoutIndex
+
+
+def _digest_or_none(target: str) -> Digest | None:
+    """The digest that a target is; None if it is a tag. NotFoundError if neither."""
+    if ":" not in target:
+        return None
+    try:
+        return Digest.parse(target)
+    except ValueError as error:
+        raise NotFoundError(f"{target!r} is neither a tag nor a sha256 digest") from error
