@@ -1,0 +1,330 @@
+"""What the agent remembers, in SQLite, written before it acts.
+
+`synchronous=FULL` in WAL mode: a commit is on disk when it returns, at the price of one fsync
+(the default rollback journal needs three, and may lose the last commit unless set to EXTRA), and
+`agent status` reads while the agent writes.
+
+The database is a memory, not the truth about what serves: `current` and `previous` are. One that
+is missing or corrupt is made anew, and the agent goes on from the links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from edgectl.agent.machine import State
+from edgectl.digest import Digest
+from edgectl.errors import EdgectlError, StorageError, StorageFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FILE = "agent.db"
+EVENTS_KEPT = 500
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE operation (
+    id INTEGER PRIMARY KEY CHECK (id = 1), state TEXT NOT NULL, slot TEXT, old TEXT, older TEXT,
+    generation INTEGER NOT NULL, ring TEXT NOT NULL, error TEXT NOT NULL);
+CREATE TABLE failed (
+    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE crash (slot TEXT PRIMARY KEY, count INTEGER NOT NULL);
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, state TEXT NOT NULL, slot TEXT,
+    generation INTEGER NOT NULL, message TEXT NOT NULL);
+CREATE TABLE record (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The update that is under way; IDLE when there is none."""
+
+    state: State = State.IDLE
+    slot: Digest | None = None
+    """What is to serve."""
+    old: Digest | None = None
+    """What served when the update began, and serves again after a rollback; None: nothing did."""
+    older: Digest | None = None
+    """What `previous` pointed to when the update began."""
+    generation: int = 0
+    ring: str = ""
+    error: str = ""
+    """Why it is being rolled back or has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Content that failed on this device, and is never tried on it again."""
+
+    digest: Digest
+    kind: str
+    """`slot`, or `manifest` where one model of the slot is known to be the culprit."""
+    reason: str
+    at: float = 0.0
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One line of the device's history."""
+
+    at: float
+    """Seconds since 1970."""
+    state: str
+    slot: Digest | None
+    generation: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PollRecord:
+    """What the last poll found."""
+
+    settled: str = ""
+    """Names release metadata and device facts that need no further work (see `update.settle`)."""
+    expires: float = 0.0
+    """When the release metadata expires, in seconds since 1970; 0: never seen."""
+    generation: int = 0
+    ring: str = ""
+    polled: float = 0.0
+    """When the registry was last reached."""
+    attempts: int = 0
+    """Failures in a row."""
+    not_before: float = 0.0
+    """Earliest next attempt, in seconds since 1970."""
+    error: dict[str, str] = field(default_factory=dict)
+    """`code`, `message` and `hint` of the last failure; empty after a success."""
+
+
+class StateStore:
+    """The agent's database. One writer (see `edgectl.agent.lock`), any number of readers."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, directory: Path) -> tuple[Self, str | None]:
+        """Open for writing; the second value says why it had to be made anew, if it had to.
+
+        A corrupt database is kept aside as `agent.db.corrupt`. Raises StorageFullError and
+        StorageError if the file system refuses.
+        """
+        path = directory / FILE
+        missing = not path.exists()
+        with _refusals():
+            try:
+                return cls(_connect(path)), "the state database was missing" if missing else None
+            except sqlite3.DatabaseError as error:
+                if not _is_corrupt(error):
+                    raise
+                reason = f"the state database was corrupt ({error})"
+            path.replace(directory / f"{FILE}.corrupt")
+            for suffix in ("-wal", "-shm"):
+                (directory / f"{FILE}{suffix}").unlink(missing_ok=True)
+            return cls(_connect(path)), reason
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """Open for reading beside a running agent; None if there is no usable database yet."""
+        path = directory / FILE
+        if not path.exists():
+            return None
+        with _refusals():
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            try:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+            except sqlite3.DatabaseError as error:
+                connection.close()
+                if _is_corrupt(error):
+                    return None
+                raise
+            if version != _SCHEMA_VERSION:
+                connection.close()
+                return None
+            return cls(connection)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    # -- the operation ---------------------------------------------------------------------
+
+    def operation(self) -> tuple[Operation, str]:
+        """The persisted operation, and its state as written (which may be unknown to us)."""
+        row = self._one("SELECT state, slot, old, older, generation, ring, error FROM operation")
+        if row is None:
+            return Operation(), State.IDLE
+        written = str(row[0])
+        state = State(written) if written in set(State) else State.ROLLBACK
+        return Operation(
+            state, _digest(row[1]), _digest(row[2]), _digest(row[3]), *row[4:]
+        ), written
+
+    def enter(
+        self,
+        operation: Operation,
+        *,
+        message: str = "",
+        remember: tuple[Failed, ...] = (),
+        poll: PollRecord | None = None,
+    ) -> None:
+        """Persist a transition with all that belongs to it, at once and before acting on it."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT OR REPLACE INTO operation VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+                (operation.state, _text(operation.slot), _text(operation.old),
+                 _text(operation.older), operation.generation, operation.ring, operation.error),
+            )  # fmt: skip
+            for failed in remember:
+                cursor.execute(
+                    "INSERT OR IGNORE INTO failed VALUES (?, ?, ?, ?)",
+                    (str(failed.digest), failed.kind, failed.reason, failed.at or time.time()),
+                )
+            if poll is not None:
+                _put(cursor, "poll", asdict(poll))
+            if message:
+                _log(cursor, operation, message)
+
+    # -- crashes ---------------------------------------------------------------------------
+
+    def count_crash(self, slot: Digest) -> int:
+        """Count one more crash while a slot was being tried; returns how many there were."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO crash VALUES (?, 1) ON CONFLICT (slot) DO UPDATE SET count = count+1",
+                (str(slot),),
+            )
+        row = self._one("SELECT count FROM crash WHERE slot = ?", str(slot))
+        return 0 if row is None else int(row[0])
+
+    def forget_crashes(self, slot: Digest) -> None:
+        """Forget the crashes of a slot that has proven itself."""
+        with self._transaction() as cursor:
+            cursor.execute("DELETE FROM crash WHERE slot = ?", (str(slot),))
+
+    # -- memory ----------------------------------------------------------------------------
+
+    def failed(self) -> list[Failed]:
+        """Everything that failed here, oldest first."""
+        rows = self._all("SELECT digest, kind, reason, at FROM failed ORDER BY at, digest")
+        return [Failed(Digest.parse(row[0]), *row[1:]) for row in rows]
+
+    def history(self, limit: int = 20) -> list[Happening]:
+        """The newest events, newest first."""
+        rows = self._all(
+            "SELECT at, state, slot, generation, message FROM event ORDER BY id DESC LIMIT ?", limit
+        )
+        return [Happening(row[0], row[1], _digest(row[2]), row[3], row[4]) for row in rows]
+
+    def poll(self) -> PollRecord:
+        """What the last poll found."""
+        value = self.record("poll")
+        return PollRecord() if value is None else PollRecord(**value)
+
+    def save_poll(self, poll: PollRecord) -> None:
+        """Replace what the last poll found."""
+        self.save_record("poll", asdict(poll))
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A named JSON object, for what is worth keeping but decides nothing."""
+        row = self._one("SELECT value FROM record WHERE name = ?", name)
+        return None if row is None else json.loads(row[0])
+
+    def save_record(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a named JSON object."""
+        with self._transaction() as cursor:
+            _put(cursor, name, value)
+
+    # -- sqlite ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        with _refusals(), self._connection:
+            cursor = self._connection.execute("BEGIN IMMEDIATE")
+            yield cursor
+
+    def _one(self, query: str, *values: Any) -> Any:
+        with _refusals():
+            return self._connection.execute(query, values).fetchone()
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with _refusals():
+            return self._connection.execute(query, values).fetchall()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -256")
+        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if answer != "ok":
+            raise sqlite3.DatabaseError(answer)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
+            )
+        elif version != _SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"schema version {version}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file's content is at fault, and not the file system."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn SQLite's and the file system's refusals into the errors of the family."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _refused(error) from error
+    except OSError as error:
+        raise StorageError(f"cannot use the state database: {error}", hint=_HINT) from error
+
+
+_HINT = "check that the state directory is writable and that its disk is healthy"
+
+
+def _refused(error: sqlite3.Error) -> EdgectlError:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return StorageFullError(
+            "cannot write the state database: no space is left",
+            hint="free space on the device's state directory; the agent tries again by itself",
+        )
+    return StorageError(f"cannot use the state database: {error}", hint=_HINT)
+
+
+def _put(cursor: sqlite3.Cursor, name: str, value: dict[str, Any]) -> None:
+    cursor.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (name, json.dumps(value)))
+
+
+def _log(cursor: sqlite3.Cursor, operation: Operation, message: str) -> None:
+    cursor.execute(
+        "INSERT INTO event (at, state, slot, generation, message) VALUES (?, ?, ?, ?, ?)",
+        (time.time(), operation.state, _text(operation.slot), operation.generation, message),
+    )
+    cursor.execute("DELETE FROM event WHERE id <= last_insert_rowid() - ?", (EVENTS_KEPT,))
+
+
+def _text(digest: Digest | None) -> str | None:
+    return None if digest is None else str(digest)
+
+
+def _digest(text: str | None) -> Digest | None:
+    return None if text is None else Digest.parse(text)
