@@ -1,0 +1,1 @@
+"""Apply: run the steps of a plan, and nothing that is not in the plan."""

@@ -1,0 +1,153 @@
+"""Desired: the manifests with defaults expanded and every reference pinned, once.
+
+After this nothing reads a manifest or hashes a source again: a plan is a pure function of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgectl.digest import Digest
+from edgectl.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgectl.engine.signature import TensorSpec
+    from edgectl.oci.descriptor import Platform
+    from edgectl.trust.release import Selector, SoakSettings
+
+ModelKey = tuple[str, str]
+"""A model's name and version."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFile:
+    """A local file and the digest it had when Desired was made."""
+
+    path: Path
+    digest: Digest
+
+    def check(self) -> None:
+        """Raise SourceError if the file no longer has the digest."""
+        if Digest.of_file(self.path) != self.digest:
+            raise SourceError(
+                f"{self.path} changed while edgectl was running", hint="run the same command again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredTarget:
+    """A hardware profile, reduced to what building for it depends on."""
+
+    name: str
+    platform: Platform
+    family: str
+    engine: str
+    engine_version: str
+    providers: tuple[str, ...]
+    quantization: Mapping[str, Any]
+    """Parameters of the quantiser: activations, weights, perChannel, symmetricActivations."""
+    cpu_features: tuple[str, ...]
+    accelerators: tuple[str, ...]
+    cores: int
+    memory: int
+    storage: int
+    limits: Mapping[str, float]
+    """`latency` in seconds, `peakMemory` and `modelSize` in bytes, as far as the target says."""
+
+    def requirements(self) -> dict[str, Any]:
+        """What a device must have to run a variant, the `dev.edgectl.requires` annotation.
+
+        `memory` and `storage` of the profile describe the hardware and are not demanded of a
+        device: what a variant needs are its limits (`latency` in seconds, `peakMemory` in bytes)
+        and its size, which packaging adds.
+        """
+        return {
+            "family": self.family,
+            "accelerators": list(self.accelerators),
+            "cpuFeatures": list(self.cpu_features),
+            "providers": list(self.providers),
+            **{key: self.limits[key] for key in ("latency", "peakMemory") if key in self.limits},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredVariant:
+    """One model for one target."""
+
+    target: DesiredTarget
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredModel:
+    """One version of one model, for every target that some fleet wants it on."""
+
+    name: str
+    version: str
+    task: str
+    description: str
+    license: str
+    source: PinnedFile
+    source_format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    calibration: PinnedFile | None
+    calibration_params: Mapping[str, Any]
+    evaluation: PinnedFile | None
+    evaluation_labels: str
+    golden: PinnedFile
+    golden_tolerance: Mapping[str, float]
+    gates: Mapping[str, Mapping[str, float]]
+    """Metric to `min` and `maxDrop`."""
+    variants: tuple[DesiredVariant, ...]
+
+    @property
+    def key(self) -> ModelKey:
+        """Name and version."""
+        return (self.name, self.version)
+
+    @property
+    def repository(self) -> str:
+        """Where its index lives, below the registry location."""
+        return f"models/{self.name}"
+
+    @property
+    def image_repository(self) -> str:
+        """Where its image index lives, below the registry location."""
+        return f"images/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredRing:
+    """One ring of a fleet, without its models: a rollout decides when it gets them."""
+
+    name: str
+    selector: Selector
+    soak: SoakSettings
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredFleet:
+    """Which models a fleet is to end up with, on which targets, ring by ring."""
+
+    name: str
+    selector: Selector
+    targets: tuple[str, ...]
+    models: tuple[ModelKey, ...]
+    rings: tuple[DesiredRing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Everything the manifests ask for."""
+
+    models: tuple[DesiredModel, ...]
+    fleets: tuple[DesiredFleet, ...]
+    builders: Mapping[str, Digest] = field(default_factory=dict)
+    """Builder name to the digest of its folder: part of every step that it runs."""
+    signers: tuple[str, ...] = ()
+    """Fingerprints of the public keys that signatures are made for."""

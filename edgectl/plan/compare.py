@@ -1,0 +1,309 @@
+"""The plan: Desired compared with Observed, a pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from edgectl.digest import Digest, canonical_json
+from edgectl.plan.chain import ModelSteps, model_steps
+from edgectl.plan.observed import ObservedModel
+from edgectl.plan.rollout import assign, lagging
+from edgectl.plan.step import Step, StepKind, make_step
+from edgectl.trust.release import ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from edgectl.desired import Desired, DesiredFleet, DesiredModel, ModelKey
+    from edgectl.plan.observed import Observed
+    from edgectl.trust.release import FleetRelease
+
+
+class Action(StrEnum):
+    """What apply would do with a thing."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    UNCHANGED = "unchanged"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What `--model`, `--target` and `--fleet` leave of a plan; empty means everything."""
+
+    models: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+    fleets: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """What happens to one model version."""
+
+    model: DesiredModel
+    action: Action
+    reasons: tuple[str, ...]
+    steps: ModelSteps | None = None
+    """Set where something is to do."""
+    run: tuple[Step, ...] = ()
+    """The steps that apply looks at: those without a cached result, and those before them."""
+    cached: frozenset[str] = frozenset()
+    """Keys of steps in `run` whose results are in the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetChange:
+    """What happens to one fleet's release."""
+
+    fleet: DesiredFleet
+    action: Action
+    reasons: tuple[str, ...]
+    release: FleetRelease | None
+    """The release that is current."""
+    step: Step | None = None
+    pending: tuple[ModelKey, ...] = ()
+    """Models whose digests are known only after they are built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that apply would do; apply does nothing else."""
+
+    models: tuple[ModelChange, ...]
+    fleets: tuple[FleetChange, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether apply would change anything."""
+        actions = [model.action for model in self.models] + [fleet.action for fleet in self.fleets]
+        return any(action is not Action.UNCHANGED for action in actions)
+
+
+def make_plan(desired: Desired, observed: Observed, selection: Selection | None = None) -> Plan:
+    """Compare. Raises ManifestError where no builder takes a model's format or target's engine."""
+    selection = selection or Selection()
+    fleets = [f for f in desired.fleets if not selection.fleets or f.name in selection.fleets]
+    wanted = {key for fleet in fleets for key in fleet.models}
+    changes = []
+    for model in desired.models:
+        if (selection.models and model.name not in selection.models) or (
+            selection.fleets and model.key not in wanted
+        ):
+            continue
+        changes.append(
+            _model_change(
+                model, desired, observed.models.get(model.key, ObservedModel()), selection.targets
+            )
+        )
+    by_key = {change.model.key: change for change in changes}
+    return Plan(
+        tuple(changes),
+        tuple(_fleet_change(fleet, by_key, observed, selection) for fleet in fleets),
+    )
+
+
+def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
+    """What a model version is made from, by the name a person knows it by."""
+    files = {
+        "source": model.source,
+        "calibration data": model.calibration,
+        "evaluation data": model.evaluation,
+        "golden data": model.golden,
+    }
+    values = {name: str(file.digest) for name, file in files.items() if file is not None}
+    values |= {f"builder {name}": str(digest) for name, digest in desired.builders.items()}
+    values["signing keys"] = _fingerprint(list(desired.signers))
+    values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})
+    values["calibration settings"] = _fingerprint(dict(model.calibration_params))
+    tensors = (*model.inputs, *model.outputs)
+    values["signature"] = _fingerprint(
+        [[t.name, t.datatype, t.shape, [dict(x) for x in t.transforms], t.labels] for t in tensors]
+    )
+    values["golden tolerance"] = _fingerprint(dict(model.golden_tolerance))
+    values["description"] = _fingerprint([model.task, model.description, model.license])
+    for variant in model.variants:
+        target = variant.target
+        values[f"target {target.name}"] = _fingerprint(
+            [
+                variant.precision,
+                target.platform.to_json(),
+                target.engine,
+                target.engine_version,
+                target.cores,
+                dict(target.quantization),
+                dict(target.limits),
+                target.requirements(),
+            ]
+        )
+    return values
+
+
+def _fingerprint(value: Any) -> str:
+    return str(Digest.of(canonical_json(value)))
+
+
+def _model_change(
+    model: DesiredModel, desired: Desired, observed: ObservedModel, targets: Collection[str]
+) -> ModelChange:
+    steps = model_steps(model, desired)
+    applied = observed.applied
+    if applied is not None and applied.key == steps.sign.key and observed.intact:
+        return ModelChange(model, Action.UNCHANGED, ())
+    action = Action.CREATE if applied is None else Action.UPDATE
+    reasons: tuple[str, ...] = ("not in the registry",)
+    if applied is not None:
+        reasons = _reasons(applied.inputs, model_inputs(model, desired))
+        if not observed.intact:
+            reasons = (*reasons, "the registry's tags were moved by something else")
+        if not reasons:
+            reasons = ("not every variant passed in the apply before",)
+    run = _restrict(steps, targets) if targets else steps.steps
+    cached = frozenset(step.key for step in run if step.key in observed.cached)
+    return ModelChange(model, action, reasons, steps, run, cached)
+
+
+def _restrict(steps: ModelSteps, targets: Collection[str]) -> tuple[Step, ...]:
+    """The steps up to the packages of some targets: an index needs all of them."""
+    kinds = {StepKind.IMPORT, StepKind.OPTIMIZE, StepKind.EVALUATE, StepKind.PACKAGE}
+    wanted = {
+        step.key
+        for variant in steps.variants
+        if variant.target in targets
+        for step in (variant.optimize, variant.evaluate, variant.package)
+        if step is not None
+    }
+    wanted |= {step.key for step in (steps.imported, steps.baseline) if step is not None}
+    return tuple(step for step in steps.steps if step.kind in kinds and step.key in wanted)
+
+
+def _reasons(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    changed = [f"{name} changed" for name in new if name in old and old[name] != new[name]]
+    added = [f"{name} added" for name in new if name not in old]
+    removed = [f"{name} removed" for name in old if name not in new]
+    return (*changed, *added, *removed)
+
+
+def _fleet_change(
+    fleet: DesiredFleet,
+    models: Mapping[ModelKey, ModelChange],
+    observed: Observed,
+    selection: Selection,
+) -> FleetChange:
+    release = observed.releases.get(fleet.name)
+    missing = [key for key in fleet.models if key not in models]
+    pending = tuple(key for key in fleet.models if key in models and models[key].steps is not None)
+    if missing or (pending and selection.targets):
+        left_out = ", ".join(":".join(key) for key in (missing or pending))
+        reason = f"the selection leaves out part of what it needs ({left_out})"
+        action = Action.UNCHANGED if not pending and _runs(release, fleet) else Action.BLOCKED
+        return FleetChange(fleet, action, (reason,), release)
+    if pending:
+        step = _release_step(fleet, models)
+        action = Action.CREATE if release is None else Action.UPDATE
+        reasons = tuple(f"{':'.join(key)} is built first" for key in pending)
+        return FleetChange(fleet, action, reasons, release, step, pending)
+    return _compare_release(fleet, models, observed, release)
+
+
+def _compare_release(
+    fleet: DesiredFleet,
+    models: Mapping[ModelKey, ModelChange],
+    observed: Observed,
+    release: FleetRelease | None,
+) -> FleetChange:
+    wanted = [
+        model_ref(models[key].model, applied.index)
+        for key in fleet.models
+        if (applied := observed.models[key].applied) is not None
+    ]
+    step = _release_step(fleet, models)
+    if release is None:
+        return FleetChange(fleet, Action.CREATE, ("first release, to every ring",), None, step)
+    assignment = assign(fleet, wanted, release)
+    notes = [
+        f"{ref.name}:{ref.version} is held back: it was rolled back; edgectl rollout resume "
+        f"{fleet.name} lets it go again"
+        for ref in assignment.held_back
+    ]
+    if assignment.rings == release.rings and fleet.selector == release.selector:
+        behind = lagging(release)
+        if behind is not None:
+            notes.append(f"ring {behind.name} lags; edgectl rollout advance {fleet.name} goes on")
+        return FleetChange(fleet, Action.UNCHANGED, tuple(notes), release)
+    return FleetChange(
+        fleet,
+        Action.UPDATE,
+        (*release_differences(release, assignment.rings), *notes),
+        release,
+        step,
+    )
+
+
+def release_differences(release: FleetRelease, rings: Sequence[Any]) -> tuple[str, ...]:
+    """What changes from ring to ring, in words."""
+    before = {ring.name: ring for ring in release.rings}
+    lines = []
+    for ring in rings:
+        old = before.pop(ring.name, None)
+        if old is None:
+            lines.append(f"ring {ring.name} added")
+            continue
+        versions = {model.name: model for model in old.models}
+        for model in ring.models:
+            past = versions.pop(model.name, None)
+            if past is None:
+                lines.append(f"ring {ring.name}: {model.name} {model.version} added")
+            elif past.version != model.version:
+                lines.append(f"ring {ring.name}: {model.name} {past.version} -> {model.version}")
+            elif past.digest != model.digest:
+                lines.append(f"ring {ring.name}: {model.name} {model.version} was built anew")
+        lines += [f"ring {ring.name}: {name} removed" for name in versions]
+        if (old.selector, old.soak) != (ring.selector, ring.soak):
+            lines.append(f"ring {ring.name}: settings changed")
+    lines += [f"ring {name} removed" for name in before]
+    return tuple(lines) or ("selector changed",)
+
+
+def _runs(release: FleetRelease | None, fleet: DesiredFleet) -> bool:
+    if release is None:
+        return False
+    running = {(model.name, model.version) for model in release.rings[0].models}
+    return running == set(fleet.models)
+
+
+def model_ref(model: DesiredModel, index: Digest) -> ModelRef:
+    """How a release names a model."""
+    return ModelRef(model.name, model.version, model.repository, index)
+
+
+def _release_step(fleet: DesiredFleet, models: Mapping[ModelKey, ModelChange]) -> Step:
+    uses: dict[str, Step] = {}
+    for key in fleet.models:
+        steps = models[key].steps
+        if steps is None:
+            continue
+        uses["sign " + ":".join(key)] = steps.sign
+        for variant in steps.variants:
+            if variant.target in fleet.targets:
+                uses[f"package {':'.join(key)} {variant.target}"] = variant.package
+    return make_step(
+        StepKind.RELEASE,
+        f"release {fleet.name}",
+        "trust",
+        params={"fleet": fleet.name},
+        uses=uses,
+    )
+
+
+def steps_of(plan: Plan) -> Iterable[Step]:
+    """Every step of a plan, each once."""
+    seen: dict[str, Step] = {}
+    for change in plan.models:
+        seen |= {step.key: step for step in change.run}
+    for fleet in plan.fleets:
+        if fleet.step is not None:
+            seen[fleet.step.key] = fleet.step
+    return seen.values()
