@@ -1,0 +1,27 @@
+"""Fixtures that every part's tests can ask for: real registries, started and stopped per test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.docker_registry import DockerRegistry
+from tests.support.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """The in-process OCI 1.1 registry with a referrers API, empty, over plain HTTP."""
+    with Registry() as running:
+        yield running
+
+
+@pytest.fixture
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """Debian's docker-registry as a process of its own, empty, over plain HTTP."""
+    with DockerRegistry(tmp_path_factory.mktemp("docker-registry")) as running:
+        yield running
