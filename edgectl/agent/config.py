@@ -35,7 +35,7 @@ class DeviceConfig:
     """Public keys that models are signed with; any of them will do."""
     access: Access = field(default_factory=Access)
     simulate: str | None = None
-    """Take the facts of this hardware profile instead of measuring them."""
+    """Take the facts of this hardware profile (its name, or a file) instead of measuring them."""
     target: str | None = None
     """The profile that this hardware is, where it cannot tell by itself."""
     server: str | None = None
@@ -84,7 +84,7 @@ def _device_config(fields: Fields) -> DeviceConfig:
         state=fields.path("state", required=True) or Path(),
         root=trust.file("root", required=True) or Path(),
         keys=fields.files("keys"),
-        simulate=facts.text("simulate") or None,
+        simulate=_profile(facts),
         target=facts.text("target") or None,
         server=server.url("url"),
         samples=samples.directories(),
@@ -125,3 +125,10 @@ def _password(fields: Fields) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         fields.problem(f"{fields.name('passwordFile')}: cannot read {path}: {error}")
         return None
+
+
+def _profile(facts: Fields) -> str | None:
+    text = facts.text("simulate")
+    if text.endswith((".yaml", ".yml")):
+        return str(facts.base / text)
+    return text or None

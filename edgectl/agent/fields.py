@@ -53,7 +53,7 @@ class Fields:
 
     def __init__(self, value: Any, base: Path, name: str = "", problems: list[str] | None = None):
         self.problems: list[str] = [] if problems is None else problems
-        self._base = base
+        self.base = base
         self._name = name
         self._known: list[str] = []
         self._value: dict[Any, Any] = value if isinstance(value, dict) else {}
@@ -79,7 +79,7 @@ class Fields:
     def section(self, key: str, *, required: bool = False) -> Fields:
         """A nested mapping; an empty one if it is absent."""
         value = self.take(key, required=required)
-        return Fields({} if value is None else value, self._base, self.name(key), self.problems)
+        return Fields({} if value is None else value, self.base, self.name(key), self.problems)
 
     def text(self, key: str, *, required: bool = False) -> str:
         """A string; empty if it is absent or wrong."""
@@ -94,7 +94,7 @@ class Fields:
     def path(self, key: str, *, required: bool = False) -> Path | None:
         """A path, relative to the file's directory."""
         text = self.text(key, required=required)
-        return self._base / text if text else None
+        return self.base / text if text else None
 
     def file(self, key: str, *, required: bool = False) -> Path | None:
         """A path to a file that has to be there."""
@@ -145,7 +145,7 @@ class Fields:
         nowhere = RegistryLocation("", is_layout=True)
         location = self.parsed(key, RegistryLocation.parse, nowhere, required=True)
         if location.is_layout:
-            return RegistryLocation(str(self._base / location.base), is_layout=True)
+            return RegistryLocation(str(self.base / location.base), is_layout=True)
         return location
 
     def url(self, key: str) -> str | None:
@@ -166,7 +166,7 @@ class Fields:
         if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
             self.problem(f"{self.name(key)} has to be a list of at least one file")
             return ()
-        paths = tuple(self._base / item for item in value)
+        paths = tuple(self.base / item for item in value)
         for path in paths:
             if not path.is_file():
                 self.problem(f"{self.name(key)}: there is no file {path}")
@@ -174,7 +174,7 @@ class Fields:
 
     def directories(self) -> dict[str, Path]:
         """The whole mapping as directories that have to be there."""
-        found = {key: self._base / text for key, text in self.texts().items()}
+        found = {key: self.base / text for key, text in self.texts().items()}
         for key, path in found.items():
             if not path.is_dir():
                 self.problem(f"{self.name(key)}: there is no directory {path}")
