@@ -60,7 +60,7 @@ def find_builder(name: str, *, repository: Path | None = None) -> Builder:
     for folder in folders:
         if (folder / name / "builder.yaml").is_file():
             return load_builder(folder / name)
-    known = ", ".join(builder.name for builder in find_builders(repository=repository))
+    known = ", ".join(sorted({p.parent.name for f in folders for p in f.glob("*/builder.yaml")}))
     raise ToolchainError(
         f"there is no builder {name!r} in {' or '.join(str(folder) for folder in folders)}",
         hint=f"use one of: {known}" if known else "reinstall edgectl: its builders are missing",
@@ -92,6 +92,7 @@ def find_builders(*, repository: Path | None = None) -> tuple[Builder, ...]:
 
 def load_builder(directory: Path) -> Builder:
     """Read one builder folder; raises ToolchainError naming what is wrong with it."""
+    directory = directory.absolute()
     try:
         contents = {name: (directory / name).read_bytes() for name in _FILES}
         spec: Any = yaml.safe_load(contents["builder.yaml"])
