@@ -1,0 +1,27 @@
+"""Run the benchmarks: every module of this folder that has a `main`, or those named."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+
+def _benchmarks() -> list[str]:
+    own = {"__init__", "__main__"}
+    modules = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    return [name for name in modules if name not in own and not name.startswith("_")]
+
+
+def main() -> None:
+    """Run them one after the other, since they share the machine that they measure."""
+    names = _benchmarks()
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME")
+    for name in parser.parse_args().names or names:
+        print(f"## {name}", flush=True)
+        importlib.import_module(f"tests.bench.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
