@@ -125,6 +125,15 @@ class TrustError(EdgectlError):
 
     code = "trust-refused"
     exit_code = 14
+    expired: ClassVar[bool] = False
+    """Whether age is all that is wrong: a device keeps serving and reports `stale`."""
+
+
+class ExpiredTrustError(TrustError):
+    """Release metadata is genuine but past its expiry: frozen, or nobody refreshed it."""
+
+    code = "trust-expired"
+    expired = True
 
 
 class KeyFileError(EdgectlError):

@@ -13,6 +13,7 @@ from edgectl.oci.descriptor import (
     EMPTY_CONFIG,
     OCI_MANIFEST,
     Descriptor,
+    Index,
     Manifest,
     parse_manifest,
 )
@@ -66,14 +67,18 @@ def bundles(repository: Repository, subject: Descriptor) -> Iterator[bytes]:
         yield read(repository, data)
 
 
+def blobs(manifest: bytes) -> tuple[Descriptor, Descriptor]:
+    """Config and bundle of a referrer's manifest; raises SignatureError if it holds another."""
+    parsed = parse_manifest(manifest)
+    if isinstance(parsed, Index) or [layer.media_type for layer in parsed.layers] != [BUNDLE_TYPE]:
+        raise SignatureError("a referrer of the type of a signature bundle holds something else")
+    (layer,) = parsed.layers
+    if max(layer.size, parsed.config.size) > MAX_BUNDLE_BYTES:
+        raise SignatureError(f"bundle {layer.digest} is over {MAX_BUNDLE_BYTES} bytes")
+    return parsed.config, layer
+
+
 def read(repository: Repository, manifest: bytes) -> bytes:
     """The bundle that a referrer's manifest holds; raises SignatureError if it holds none."""
-    parsed = parse_manifest(manifest)
-    layers = parsed.layers if isinstance(parsed, Manifest) else ()
-    if [layer.media_type for layer in layers] != [BUNDLE_TYPE]:
-        raise SignatureError("a referrer of the type of a signature bundle holds something else")
-    if layers[0].size > MAX_BUNDLE_BYTES:
-        raise SignatureError(
-            f"signature bundle {layers[0].digest} is over {MAX_BUNDLE_BYTES} bytes"
-        )
-    return b"".join(repository.read_blob(layers[0]))
+    _, layer = blobs(manifest)
+    return b"".join(repository.read_blob(layer))

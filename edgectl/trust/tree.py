@@ -114,9 +114,9 @@ class _Verifier:
         for found in referrer.find(self._repository, descriptor):
             data = self._read_manifest(found, here)
             self.bundles += 1
-            for blob in parse_manifest(data).blobs:
-                self._blob(blob, f"of {found.digest}, {here}")
             try:
+                for blob in referrer.blobs(data):
+                    self._blob(blob, f"of {found.digest}, {here}")
                 bundle = referrer.read(self._repository, data)
                 signature.accept(bundle, descriptor, self._keys)
                 accepted = True
