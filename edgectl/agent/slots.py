@@ -1,0 +1,184 @@
+"""Slots on disk: assembled aside, named at once, switched by a link, removed when unused.
+
+What a slot is, and how the links are switched, is `edgectl.serve.slot`'s; this builds and prunes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from edgectl.agent.blobs import BlobStore
+from edgectl.digest import Digest
+from edgectl.errors import EdgectlError, IntegrityError
+from edgectl.oci.descriptor import Manifest, parse_manifest
+from edgectl.oci.filesystem import storage_errors, sync_directory, write_atomic
+from edgectl.serve.slot import Slot, read_link, read_slot, slot_path, write_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgectl.oci.descriptor import Descriptor
+
+FILEPATH = "org.cncf.model.filepath"
+_COMMITTED = "committed"
+"""A file in a slot that has passed its soak: what a lost database cannot take away."""
+_NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+
+def model_files(manifest: Manifest) -> dict[str, Descriptor]:
+    """The layers of a model by file name.
+
+    Raises IntegrityError unless each has a plain name of its own: a path could lead out of the
+    slot.
+    """
+    files: dict[str, Descriptor] = {}
+    for layer in manifest.layers:
+        name = layer.annotations.get(FILEPATH, "")
+        plain = name and not name.startswith(".") and len(name.encode()) <= 255
+        if not plain or any(character in name for character in "/\\\0"):
+            raise IntegrityError(
+                f"layer {layer.digest} is to be unpacked to {name!r}, which is not a plain name",
+                hint="the package is malformed or hostile: build it again with edgectl apply",
+            )
+        if name in files:
+            raise IntegrityError(f"two layers are to be unpacked to {name!r}")
+        files[name] = layer
+    return files
+
+
+class SlotStore:
+    """The slots below one state directory."""
+
+    def __init__(self, state: Path, blobs: BlobStore) -> None:
+        self.state = state
+        self._blobs = blobs
+        self._directory = state / "slots"
+
+    def assemble(self, slot: Slot, models: Mapping[str, Mapping[str, Descriptor]]) -> None:
+        """Make a slot of verified blobs, durably, unless it is there and whole.
+
+        `models` gives each model's files. The slot gets its name when all of it is on disk.
+        Raises StorageFullError and StorageError, leaving no part of it behind.
+        """
+        final = slot_path(self.state, slot.digest)
+        if self._is_whole(final, slot, models):
+            return
+        temporary = self._directory / f".{slot.digest.hex}.new"
+        with storage_errors(f"staging slot {slot.digest.short}"):
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+            try:
+                self._fill(temporary, slot, models)
+                _remove(final)
+                temporary.rename(final)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            sync_directory(self._directory)
+
+    def _fill(
+        self, directory: Path, slot: Slot, models: Mapping[str, Mapping[str, Descriptor]]
+    ) -> None:
+        root = directory / "models"
+        root.mkdir()
+        for name, files in models.items():
+            (root / name).mkdir()
+            for file, descriptor in files.items():
+                _link_or_copy(self._blobs.path(descriptor.digest), root / name / file)
+            sync_directory(root / name)
+        sync_directory(root)
+        write_slot(directory, slot)
+
+    def _is_whole(
+        self, path: Path, slot: Slot, models: Mapping[str, Mapping[str, Descriptor]]
+    ) -> bool:
+        try:
+            if read_slot(path).digest != slot.digest:
+                return False
+            return all(
+                self._is_blob(path / "models" / name / file, descriptor)
+                for name, files in models.items()
+                for file, descriptor in files.items()
+            )
+        except (EdgectlError, OSError):
+            return False
+
+    def _is_blob(self, path: Path, descriptor: Descriptor) -> bool:
+        """Whether a file in a slot is a blob that was verified, or hashes to it."""
+        return (
+            path.samefile(self._blobs.path(descriptor.digest))
+            or Digest.of_file(path) == descriptor.digest
+        )
+
+    def is_usable(self, digest: Digest) -> bool:
+        """Whether a slot is there with all its models' directories."""
+        path = slot_path(self.state, digest)
+        try:
+            slot = read_slot(path)
+        except EdgectlError:
+            return False
+        whole = all((path / "models" / model.name).is_dir() for model in slot.models)
+        return whole and slot.digest == digest
+
+    def mark_committed(self, digest: Digest) -> None:
+        """Note in the slot itself that it passed its soak."""
+        path = slot_path(self.state, digest) / _COMMITTED
+        with storage_errors(f"writing {path}"):
+            write_atomic(path, b"")
+
+    def is_committed(self, digest: Digest) -> bool:
+        """Whether the slot passed its soak on this device."""
+        return (slot_path(self.state, digest) / _COMMITTED).exists()
+
+    def unlink(self, link: str) -> None:
+        """Remove `current` or `previous`: there is nothing good to point to."""
+        with storage_errors(f"removing {self.state / link}"):
+            (self.state / link).unlink(missing_ok=True)
+            sync_directory(self.state)
+
+    def prune(self) -> int:
+        """Remove what neither `current` nor `previous` needs; returns how many slots and files."""
+        kept = {digest for link in ("current", "previous") if (digest := self._linked(link))}
+        names = {digest.hex for digest in kept}
+        removed = 0
+        with storage_errors(f"cleaning {self._directory}"):
+            for path in self._directory.iterdir():
+                if path.name not in names:
+                    shutil.rmtree(path)
+                    removed += 1
+        return removed + self._blobs.prune(self._referenced(kept))
+
+    def _linked(self, link: str) -> Digest | None:
+        return read_link(self.state, "current" if link == "current" else "previous")
+
+    def _referenced(self, slots: set[Digest]) -> set[Digest]:
+        """Every blob that the slots were made of."""
+        found: set[Digest] = set()
+        for digest in slots:
+            for model in read_slot(slot_path(self.state, digest)).models:
+                manifest = parse_manifest(self._blobs.read(model.manifest))
+                blobs = manifest.blobs if isinstance(manifest, Manifest) else ()
+                found |= {model.manifest, *(blob.digest for blob in blobs)}
+        return found
+
+
+def _link_or_copy(source: Path, destination: Path) -> None:
+    """Hard-link a file, or copy it durably where the file system has no hard links."""
+    try:
+        destination.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        with source.open("rb") as reader, destination.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
