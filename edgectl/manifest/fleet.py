@@ -1,0 +1,136 @@
+"""`Fleet`: which devices run which models, and ring by ring in what order they get them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgectl.manifest.base import (
+    Element,
+    Fraction,
+    LabelKey,
+    LabelValue,
+    Lax,
+    Manifest,
+    Name,
+    Seconds,
+)
+from edgectl.manifest.model import Version
+
+
+class Selector(Element):
+    """Which devices: all labels must match, and of those a share may be taken."""
+
+    match_labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict,
+        description="Labels that a device must have.",
+        examples=[{"site": "berlin"}],
+    )
+    share: Fraction = Field(
+        default=1.0,
+        description="Share of the devices, chosen by a hash of their ids: the same ones each time.",
+        examples=["10%"],
+    )
+
+    @property
+    def is_everyone(self) -> bool:
+        """Whether it leaves nobody out."""
+        return not self.match_labels and self.share >= 1.0
+
+
+class ModelReference(Element):
+    """A model, at a version."""
+
+    name: Name = Field(description="Name of a Model.", examples=["digits"])
+    version: Version | None = Field(
+        default=None,
+        description="Its version. Without it: the newest Model manifest of the name.",
+        examples=["1.0.0"],
+    )
+
+
+class Soak(Element):
+    """Probation: how long a new model serves in this ring before it counts as good, and what
+    sends it back."""
+
+    duration: Seconds = Field(default=0.0, description="How long it lasts.", examples=["30m"])
+    max_error_rate: Fraction = Field(
+        default=0.01,
+        description="Most failed requests, of all since the switch.",
+        examples=["1%"],
+    )
+    min_accuracy: dict[Name, Fraction] = Field(
+        default_factory=dict,
+        description="Per model, the least accuracy on the labelled samples that a device holds.",
+        examples=[{"digits": 0.9}],
+    )
+
+
+class Ring(Element):
+    """One stage of a rollout. A device belongs to the first ring that selects it."""
+
+    name: Name = Field(description="Unique in the fleet.", examples=["canary"])
+    selector: Selector | None = Field(
+        default=None,
+        description="Which devices of the fleet. Only the last ring may leave it out: it takes "
+        "everyone else.",
+        examples=[{"matchLabels": {"ring": "canary"}}],
+    )
+    soak: Soak = Field(
+        default_factory=Soak,
+        description="Probation in this ring.",
+        examples=[{"duration": "30m"}],
+    )
+
+
+class FleetSpec(Element):
+    """Devices, models and rings."""
+
+    selector: Selector = Field(
+        default_factory=Selector,
+        description="Which devices belong to the fleet.",
+        examples=[{"matchLabels": {"site": "berlin"}}],
+    )
+    targets: Annotated[tuple[Name, ...], Lax] = Field(
+        min_length=1,
+        description="Names of the Targets to build for: every hardware in the fleet.",
+        examples=[["intel-nuc", "raspberry-pi-5"]],
+    )
+    models: Annotated[tuple[ModelReference, ...], Lax] = Field(
+        min_length=1,
+        description="What the devices run.",
+        examples=[[{"name": "digits", "version": "1.0.0"}]],
+    )
+    rings: Annotated[tuple[Ring, ...], Lax] = Field(
+        min_length=1,
+        description="The stages of a rollout, in order.",
+        examples=[[{"name": "stable"}]],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, names in (
+            ("targets", self.targets),
+            ("models", tuple(model.name for model in self.models)),
+            ("rings", tuple(ring.name for ring in self.rings)),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} names {twice[0]!r} twice")
+        for ring in self.rings[:-1]:
+            if ring.selector is None or ring.selector.is_everyone:
+                raise ValueError(
+                    f"ring {ring.name!r} takes every device, so no later ring gets any: "
+                    "give it a selector, or put it last"
+                )
+        return self
+
+
+class Fleet(Manifest):
+    """A group of devices that run the same models."""
+
+    kind: Literal["Fleet"] = Field(description="The kind.", examples=["Fleet"])
+    spec: FleetSpec = Field(
+        description="What the fleet runs.", examples=[{"targets": ["intel-nuc"]}]
+    )

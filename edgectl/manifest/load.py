@@ -1,0 +1,164 @@
+"""Read a project: every manifest file below its root, checked one by one and against each other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from edgectl.manifest.collection import ManifestSet
+from edgectl.manifest.document import Document, read_document
+from edgectl.manifest.files import file_problems
+from edgectl.manifest.fleet import Fleet
+from edgectl.manifest.model import Model
+from edgectl.manifest.problem import ManifestErrors, Problem, suggest
+from edgectl.manifest.profiles import profile_files
+from edgectl.manifest.project import Project
+from edgectl.manifest.references import reference_problems
+from edgectl.manifest.target import Target
+from edgectl.manifest.yaml import read_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from edgectl.manifest.base import Manifest
+
+PROJECT_FILE = "edgectl.yaml"
+_SUFFIXES = (".yaml", ".yml")
+_NOT_MANIFESTS = frozenset({"builders", "templates"})
+"""Directories of a project's root that hold YAML of other sorts (docs, "Repository layout")."""
+
+_Kind = TypeVar("_Kind", bound="Manifest")
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read so far."""
+
+    documents: list[Document] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self, path: Path) -> None:
+        nodes, problems = read_documents(path)
+        self.problems += problems
+        for node in nodes:
+            document = read_document(path, node, self.problems)
+            if document is not None:
+                self.documents.append(document)
+
+    def of(self, kind: type[_Kind]) -> Iterator[_Kind]:
+        for document in self.documents:
+            if isinstance(document.manifest, kind):
+                yield document.manifest
+
+
+def load_project(root: Path) -> ManifestSet:
+    """Read the project whose `edgectl.yaml` is in `root`.
+
+    Raises ManifestErrors with every problem of every file: YAML, fields, names that nothing has,
+    and data files that are missing. Digests of data files are not checked here.
+    """
+    reading = _Reading()
+    project_file = root / PROJECT_FILE
+    if not project_file.is_file():
+        raise ManifestErrors([
+            Problem(project_file, 1, 1, "is missing", suggestion="name its directory with -C")
+        ])  # fmt: skip
+    reading.read(project_file)
+    for path in _manifest_files(root, reading):
+        if path != project_file:
+            reading.read(path)
+    own = {document.name for document in reading.documents if document.kind == "Target"}
+    profiles = _shipped_profiles(own, reading)
+    reading.problems += _identity_problems(reading.documents, project_file)
+    reading.problems += reference_problems([*reading.documents, *profiles])
+    for document in reading.documents:
+        if isinstance(document.manifest, Model):
+            reading.problems += file_problems(document, document.manifest, root)
+    if reading.problems:
+        raise ManifestErrors(reading.problems)
+    return ManifestSet(
+        root=root,
+        project=next(reading.of(Project)),
+        models={model.key: model for model in reading.of(Model)},
+        targets={
+            manifest.name: manifest
+            for document in (*profiles, *reading.documents)
+            if isinstance(manifest := document.manifest, Target)
+        },
+        fleets={fleet.name: fleet for fleet in reading.of(Fleet)},
+    )
+
+
+def _manifest_files(root: Path, reading: _Reading) -> list[Path]:
+    """Files below the directories that the project names, each once, in a fixed order.
+
+    Of an invalid Project, the root is searched: its manifests' problems are wanted too.
+    """
+    document = next((each for each in reading.documents if each.kind == "Project"), None)
+    project = document.manifest if document else None
+    directories = project.spec.manifests if isinstance(project, Project) else (".",)
+    files: dict[Path, None] = {}
+    for number, name in enumerate(directories):
+        directory = Path(os.path.normpath(root / name))
+        if document is not None and not directory.is_dir():
+            field_path = ("spec", "manifests", number)
+            reading.problems.append(document.problem(field_path, f"no directory {directory}"))
+        elif document is not None and not _inside(directory, root):
+            field_path = ("spec", "manifests", number)
+            reading.problems.append(document.problem(field_path, "leads out of the project"))
+        else:
+            files |= dict.fromkeys(_walk(directory, root))
+    return list(files)
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _walk(directory: Path, root: Path) -> Iterable[Path]:
+    for here, below, names in os.walk(directory):
+        skipped = _NOT_MANIFESTS if Path(here) == root else frozenset()
+        below[:] = sorted(
+            name for name in below if not name.startswith(".") and name not in skipped
+        )
+        for name in sorted(names):
+            if name.endswith(_SUFFIXES) and not name.startswith("."):
+                yield Path(here) / name
+
+
+def _shipped_profiles(own: set[str | None], reading: _Reading) -> list[Document]:
+    """The shipped profiles that the project does not replace."""
+    shipped = _Reading()
+    for path in profile_files():
+        if path.stem not in own:
+            shipped.read(path)
+    reading.problems += shipped.problems
+    return shipped.documents
+
+
+def _identity_problems(documents: list[Document], project_file: Path) -> Iterator[Problem]:
+    """Two manifests of one identity, and not exactly one Project."""
+    first: dict[tuple[str | None, ...], Document] = {}
+    for document in documents:
+        if document.kind == "Project":
+            identity: tuple[str | None, ...] = ("Project",)
+            what = "a project has one Project, and there is one already"
+        else:
+            identity = (document.kind, document.name)
+            what = f"{document.kind} {document.name!r}"
+            if document.kind == "Model":
+                identity += (document.version,)
+                what += f" version {document.version!r}"
+            what += " is already defined"
+        if None in identity:
+            continue
+        known = first.setdefault(identity, document)
+        if known is not document:
+            where = f"{known.path}:{known.node.line}"
+            yield document.problem(("metadata", "name"), f"{what} at {where}")
+    if ("Project",) not in first:
+        yield Problem(
+            project_file, 1, 1, "has no document of kind Project", suggestion=suggest(None, [])
+        )

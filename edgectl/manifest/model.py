@@ -1,0 +1,393 @@
+"""`Model`: one version of a model, what it takes and gives, and how its quality is held."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
+
+from edgectl.engine.signature import ModelSignature, TensorSpec
+from edgectl.engine.transforms import canonical
+from edgectl.manifest.base import (
+    Element,
+    Fraction,
+    Lax,
+    Manifest,
+    RelativePath,
+    Sha256,
+    Text,
+)
+
+Format = Literal[
+    "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "sklearn",
+    "xgboost", "huggingface",
+]  # fmt: skip
+Task = Literal[
+    "classification", "regression", "detection", "segmentation", "embedding", "anomaly-detection",
+    "forecasting", "recommendation", "transcription", "generation",
+]  # fmt: skip
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+
+Version = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[0-9]+(\.[0-9]+){0,2}(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?$", max_length=128
+    ),
+]
+"""`1.0.0` or `1.0.0-rc.1`: semantic versioning as far as an OCI tag can say it (no `+build`)."""
+
+
+def version_order(version: str) -> tuple[Any, ...]:
+    """A sort key in which newer is greater (semver.org, item 11): a release beats its
+    pre-releases, numbers count as numbers and come before words."""
+    release, _, pre = version.partition("-")
+    numbers = tuple(int(part) for part in release.split("."))
+    padded = numbers + (0,) * (3 - len(numbers))
+    words = tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part)
+        for part in re.split(r"[.]", pre)
+        if part
+    )
+    return (padded, not words, words, version) if words else (padded, True, (), version)
+
+
+def _transform(value: object) -> object:
+    """A transform without parameters may be written as its name alone."""
+    if isinstance(value, str):
+        return {value: {}}
+    if not isinstance(value, dict):
+        raise ValueError("must be a transform's name, or a mapping of it to parameters")  # noqa: TRY004
+    if len(value) != 1:
+        names = ", ".join(str(key) for key in list(value)[:4])
+        raise ValueError(
+            f"must have one key, the transform's name; this has {len(value)}: {names}"
+            if value
+            else "must have one key, the transform's name"
+        )
+    return value
+
+
+Transform = Annotated[
+    dict[str, Any],
+    BeforeValidator(_transform),
+    WithJsonSchema(
+        {
+            "title": "transform",
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "minProperties": 1, "maxProperties": 1},
+            ],
+            "examples": ["softmax", {"topk": {"k": 3}}],
+        }
+    ),
+]
+
+Dimension = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
+
+
+class Source(Element):
+    """Where the trained model is: exactly one of `path`, `url` and `oci`."""
+
+    format: Format = Field(description="What the file is.", examples=["onnx"])
+    path: RelativePath | None = Field(
+        default=None,
+        description="File or directory, relative to this manifest, inside the project.",
+        examples=["digits-1.0.0.onnx"],
+    )
+    url: Annotated[str, StringConstraints(pattern=r"^https://[^\s/]+/\S*$")] | None = Field(
+        default=None,
+        description="HTTPS address of the file; needs `sha256`.",
+        examples=["https://models.example.com/digits-1.0.0.onnx"],
+    )
+    oci: Annotated[str, StringConstraints(pattern=r"^\S+@sha256:[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        description="Artifact in an OCI registry, pinned by digest.",
+        examples=["registry.example.com/models/digits@sha256:" + "0" * 64],
+    )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of the file. Anything else is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        given = [name for name in ("path", "url", "oci") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"needs exactly one of path, url and oci; it has {found}")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a url needs sha256, so that what is fetched is what you meant")
+        return self
+
+
+class Tensor(Element):
+    """What inputs and outputs share."""
+
+    name: Text = Field(description="The tensor's name in the model.", examples=["image"])
+    datatype: Datatype = Field(
+        description="Element type, in the Open Inference Protocol's names.", examples=["FP32"]
+    )
+    shape: Annotated[tuple[Dimension, ...], Lax] = Field(
+        description="Size of each dimension, the batch first; -1 where it is free.",
+        examples=[[-1, 1, 8, 8]],
+    )
+
+    @model_validator(mode="after")
+    def _no_empty_dimension(self) -> Self:
+        if 0 in self.shape:
+            raise ValueError("shape has a dimension of 0: write -1 where the size is free")
+        return self
+
+
+class Input(Tensor):
+    """An input of the model."""
+
+    preprocess: Annotated[tuple[Transform, ...], Lax] = Field(
+        default=(),
+        description="Transforms, in order, that turn an encoded input (an image) into the tensor.",
+        examples=[[{"decode": {"mode": "L"}}, {"layout": "NCHW"}]],
+    )
+
+    def spec(self) -> TensorSpec:
+        """The input as the engine has it."""
+        return TensorSpec(self.name, self.datatype, self.shape, self.preprocess)
+
+
+class Output(Tensor):
+    """An output of the model."""
+
+    postprocess: Annotated[tuple[Transform, ...], Lax] = Field(
+        default=(),
+        description="Transforms, in order, that turn the tensor into the answer.",
+        examples=[["softmax", {"topk": {"k": 3}}]],
+    )
+    labels: Annotated[tuple[str, ...], Lax] = Field(
+        default=(),
+        description="Name of each class, in the order of the last dimension.",
+        examples=[["cat", "dog"]],
+    )
+
+    def spec(self) -> TensorSpec:
+        """The output as the engine has it."""
+        return TensorSpec(self.name, self.datatype, self.shape, self.postprocess, self.labels)
+
+
+class Calibration(Element):
+    """Real inputs that the ranges of int8 activations are taken from."""
+
+    path: RelativePath = Field(
+        description="`.npz` with one array per input.", examples=["calibration.npz"]
+    )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of the file. Anything else is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    method: Literal["minmax", "entropy", "percentile"] = Field(
+        default="minmax", description="How ranges are taken.", examples=["entropy"]
+    )
+    percentile: float | None = Field(
+        default=None,
+        gt=50,
+        le=100,
+        description="Share of values inside the range, in percent; with `method: percentile`.",
+        examples=[99.99],
+    )
+
+    @model_validator(mode="after")
+    def _percentile_needs_its_method(self) -> Self:
+        if self.percentile is not None and self.method != "percentile":
+            raise ValueError(f"percentile has no meaning with method {self.method}")
+        return self
+
+
+class Evaluation(Element):
+    """Labelled data, apart from the calibration data, that quality is measured on."""
+
+    path: RelativePath = Field(
+        description="`.npz` with one array per input and one of labels.",
+        examples=["evaluation.npz"],
+    )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of the file. Anything else is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    labels: Text = Field(
+        default="label", description="Name of the array of labels.", examples=["label"]
+    )
+
+
+class Tolerance(Element):
+    """How far a device's outputs may be from the golden ones."""
+
+    absolute: float = Field(
+        default=0.05, ge=0, description="Absolute part, as `numpy.allclose` has it.", examples=[0.5]
+    )
+    relative: float = Field(
+        default=0.05, ge=0, description="Relative part, as `numpy.allclose` has it.", examples=[0.1]
+    )
+    top1: Fraction = Field(
+        default=1.0,
+        description="Least share of rows whose largest element is at the same place.",
+        examples=[1.0],
+    )
+
+
+class Golden(Element):
+    """Inputs with their right outputs: a device runs them before a model gets traffic."""
+
+    path: RelativePath = Field(
+        description="`.npz` with one array per input and per output.", examples=["golden.npz"]
+    )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of the file. Anything else is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    tolerance: Tolerance = Field(
+        default_factory=Tolerance,
+        description="How far outputs may be off.",
+        examples=[{"absolute": 0.5}],
+    )
+
+
+class Optimize(Element):
+    """What is done to the model for each target."""
+
+    precision: Precision | None = Field(
+        default=None,
+        description="Precision to build. Without it: the first that the target lists.",
+        examples=["int8"],
+    )
+
+
+class Gate(Element):
+    """What one metric must reach for a variant to be released."""
+
+    min: float | None = Field(default=None, description="Least value.", examples=[0.95])
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Most that the variant may lose against the imported fp32 model.",
+        examples=[0.02],
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.min is None and self.max_drop is None:
+            raise ValueError("an empty gate checks nothing: give min, maxDrop or both")
+        return self
+
+
+class ModelSpec(Element):
+    """Everything about one version of a model."""
+
+    version: Version = Field(
+        description="The version: the tag of what is built. Never change what a version is.",
+        examples=["1.0.0"],
+    )
+    task: Task = Field(
+        description="What the model does; it decides which metrics are measured.",
+        examples=["classification"],
+    )
+    description: str = Field(
+        default="",
+        description="What it is for, in the model card.",
+        examples=["Handwritten digits"],
+    )
+    license: str = Field(
+        default="", description="SPDX identifier of its licence.", examples=["Apache-2.0"]
+    )
+    source: Source = Field(
+        description="The trained model.", examples=[{"format": "onnx", "path": "digits.onnx"}]
+    )
+    inputs: Annotated[tuple[Input, ...], Lax] = Field(
+        min_length=1,
+        description="What the model takes.",
+        examples=[[{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]],
+    )
+    outputs: Annotated[tuple[Output, ...], Lax] = Field(
+        min_length=1,
+        description="What the model gives.",
+        examples=[[{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}]],
+    )
+    calibration: Calibration | None = Field(
+        default=None,
+        description="Data for int8 ranges; int8 needs it.",
+        examples=[{"path": "calibration.npz"}],
+    )
+    evaluation: Evaluation | None = Field(
+        default=None,
+        description="Data that quality is measured on; gates need it.",
+        examples=[{"path": "evaluation.npz"}],
+    )
+    golden: Golden = Field(
+        description="Inputs with right outputs, run by a device before it serves the model.",
+        examples=[{"path": "golden.npz"}],
+    )
+    optimize: Optimize = Field(
+        default_factory=Optimize,
+        description="What is done to the model for each target.",
+        examples=[{"precision": "int8"}],
+    )
+    gates: dict[Literal["accuracy"], Gate] = Field(
+        default_factory=dict,
+        description="What each metric must reach; a variant that does not is never released.",
+        examples=[{"accuracy": {"min": 0.95, "maxDrop": 0.02}}],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.gates and self.evaluation is None:
+            raise ValueError("gates need evaluation data to be measured on")
+        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two tensors have the name {twice[0]!r}")
+        return self
+
+
+def _canonical(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, transforms=tuple(canonical(each) for each in spec.transforms))
+
+
+class Model(Manifest):
+    """One version of a model. Its identity is name and version: several versions of one model
+    are several manifests of one name."""
+
+    kind: Literal["Model"] = Field(description="The kind.", examples=["Model"])
+    spec: ModelSpec = Field(description="What the model is.", examples=[{"version": "1.0.0"}])
+
+    @property
+    def version(self) -> str:
+        """`spec.version`."""
+        return self.spec.version
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version."""
+        return (self.name, self.version)
+
+    def signature(self) -> ModelSignature:
+        """The signature that ships with every variant, its engine still to be filled in."""
+        golden = self.spec.golden.tolerance
+        return ModelSignature(
+            name=self.name,
+            version=self.version,
+            task=self.spec.task,
+            inputs=tuple(_canonical(tensor.spec()) for tensor in self.spec.inputs),
+            outputs=tuple(_canonical(tensor.spec()) for tensor in self.spec.outputs),
+            golden_tolerance={
+                "absolute": golden.absolute,
+                "relative": golden.relative,
+                "top1": golden.top1,
+            },
+        )

@@ -1,0 +1,103 @@
+"""What is wrong with manifests, and where: a `Problem` each, all of a run in `ManifestErrors`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgectl.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a manifest begins; lines count from 1."""
+
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong at one place; line and column count from 1."""
+
+    path: Path
+    line: int
+    column: int
+    message: str
+    field: str = ""
+    """Dotted path of the field, `spec.inputs[0].datatype`; empty for the document or file."""
+    suggestion: str | None = None
+    """What to do instead, as a clause: `did you mean 'datatype'?`."""
+
+    def __str__(self) -> str:
+        text = f"{self.path}:{self.line}:{self.column}: "
+        if self.field:
+            text += f"{self.field}: "
+        text += self.message
+        return f"{text} ({self.suggestion})" if self.suggestion else text
+
+    def to_json(self) -> dict[str, Any]:
+        """The problem for machines: the `validate -o json` item."""
+        return {
+            "path": str(self.path),
+            "line": self.line,
+            "column": self.column,
+            "field": self.field,
+            "message": self.message,
+            "suggestion": self.suggestion,
+        }
+
+
+class ManifestErrors(ManifestError):  # noqa: N818 - it holds several
+    """Everything that is wrong with the manifests of one run, in the order of the files."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems), key=_order))
+        count = len(self.problems)
+        noun = "1 problem" if count == 1 else f"{count} problems"
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(
+            f"{noun} in the manifests:\n{lines}",
+            hint="correct the lines above and run `edgectl validate` again",
+        )
+
+
+def _order(problem: Problem) -> tuple[Any, ...]:
+    return (problem.path, problem.line, problem.column, problem.field, problem.message)
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """`spec.inputs[0].name` for `("spec", "inputs", 0, "name")`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def suggest(wrong: object, known: Iterable[str]) -> str | None:
+    """`did you mean 'x'?` where a known word is close, else the words to choose from."""
+    words = sorted(set(known))
+    close = closest(wrong, words)
+    if close is not None:
+        return f"did you mean {close!r}?"
+    if not words:
+        return None
+    shown = ", ".join(words[:12])
+    return f"known: {shown}, …" if len(words) > 12 else f"known: {shown}"
+
+
+def closest(wrong: object, words: Iterable[str]) -> str | None:
+    """The word that a misspelt one most likely means; case does not count."""
+    if not isinstance(wrong, str) or len(wrong) > 100:
+        return None
+    by_lower = {word.lower(): word for word in words}
+    found = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None

@@ -1,0 +1,207 @@
+"""`Target`: a hardware profile, and what a model may cost there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from edgectl.manifest.base import Bytes, Element, Lax, Manifest, Seconds, Text, Watts
+from edgectl.manifest.model import Precision
+
+Family = Literal[
+    "jetson", "intel-nuc", "raspberry-pi", "android", "ios", "cortex-m", "esp32", "arduino",
+    "server",
+]  # fmt: skip
+EngineName = Literal["onnxruntime", "openvino", "tensorrt", "litert", "tflm", "coreml"]
+
+
+class Platform(Element):
+    """OCI platform (image-spec, image-index.md), in Go's names."""
+
+    os: Literal["linux", "android", "ios", "none"] = Field(
+        description="Operating system; `none` for a microcontroller.", examples=["linux"]
+    )
+    architecture: Literal["amd64", "arm64", "arm", "riscv64", "xtensa"] = Field(
+        description="Instruction set.", examples=["arm64"]
+    )
+    variant: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+$")] | None = Field(
+        default=None, description="Variant of the instruction set.", examples=["v8"]
+    )
+
+
+class Cpu(Element):
+    """The processor."""
+
+    model: Text = Field(description="What it is called.", examples=["Arm Cortex-A76"])
+    cores: Annotated[int, Field(ge=1)] = Field(
+        description="Cores that inference may use.", examples=[4]
+    )
+    features: Annotated[tuple[Text, ...], Lax] = Field(
+        default=(),
+        description="Instruction set extensions that a variant may rely on, as /proc/cpuinfo "
+        "spells them.",
+        examples=[["avx2", "avx_vnni"]],
+    )
+
+
+class Accelerator(Element):
+    """Something beside the processor that runs models."""
+
+    kind: Literal["gpu", "npu", "dla", "dsp"] = Field(
+        description="What sort it is.", examples=["gpu"]
+    )
+    model: Text = Field(description="What it is called.", examples=["Ampere, 1024 CUDA cores"])
+    compute_capability: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$")] | None = (
+        Field(default=None, description="CUDA compute capability.", examples=["8.7"])
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description="Its own memory; absent where it shares the processor's.",
+        examples=["8Gi"],
+    )
+
+
+class PowerMode(Element):
+    """A power mode that the hardware can be set to."""
+
+    name: Text = Field(description="What the vendor calls it.", examples=["15W"])
+    power: Watts = Field(description="Budget of the mode.", examples=["15W"])
+
+
+class Power(Element):
+    """What the hardware draws."""
+
+    typical: Watts = Field(description="Under inference load.", examples=["15W"])
+    max: Watts = Field(description="Most it draws.", examples=["25W"])
+    modes: Annotated[tuple[PowerMode, ...], Lax] = Field(
+        default=(), description="Its power modes.", examples=[[{"name": "15W", "power": "15W"}]]
+    )
+
+
+class Engine(Element):
+    """The inference engine on the device."""
+
+    name: EngineName = Field(description="Which engine.", examples=["onnxruntime"])
+    version: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^(>=|<=|==|~=|<|>)?[0-9]+(\.[0-9]+)*"
+            r"(\s*,\s*(>=|<=|==|~=|<|>)[0-9]+(\.[0-9]+)*)*$"
+        ),
+    ] = Field(description="Which of its versions run the variant.", examples=[">=1.20"])
+    providers: Annotated[tuple[Text, ...], Lax] = Field(
+        default=(),
+        description="ONNX Runtime execution providers, the preferred first.",
+        examples=[["CPUExecutionProvider"]],
+    )
+
+
+class Quantization(Element):
+    """The int8 form that is fast and exact on this hardware."""
+
+    activations: Literal["uint8", "int8"] = Field(
+        description="Type of activations.", examples=["uint8"]
+    )
+    weights: Literal["uint8", "int8"] = Field(
+        default="int8", description="Type of weights.", examples=["int8"]
+    )
+    per_channel: bool = Field(
+        default=True, description="One scale for each output channel.", examples=[True]
+    )
+    symmetric_activations: bool = Field(
+        default=False,
+        description="Zero point 0 for activations, as TensorRT demands.",
+        examples=[False],
+    )
+
+
+class Constraints(Element):
+    """What one model may cost. Latency and memory count where they are measured on this very
+    hardware: during a device's warm-up at the latest."""
+
+    latency: Seconds | None = Field(
+        default=None, description="Most time of one inference, p99.", examples=["20ms"]
+    )
+    peak_memory: Bytes | None = Field(
+        default=None, description="Most memory of the inference process.", examples=["200Mi"]
+    )
+    model_size: Bytes | None = Field(
+        default=None, description="Most bytes of the model's file.", examples=["50Mi"]
+    )
+    power: Watts | None = Field(
+        default=None, description="Most power under inference.", examples=["10W"]
+    )
+
+
+class TargetSpec(Element):
+    """The hardware, its engine, and the limits."""
+
+    platform: Platform = Field(
+        description="OCI platform of its artifacts.",
+        examples=[{"os": "linux", "architecture": "arm64"}],
+    )
+    family: Family = Field(description="Hardware family.", examples=["raspberry-pi"])
+    board: Text | None = Field(
+        default=None, description="The board in words.", examples=["Raspberry Pi 5, 8 GB"]
+    )
+    profile: Literal["ultra-low", "low", "medium", "high"] = Field(
+        description="Resource class.", examples=["low"]
+    )
+    cpu: Cpu = Field(
+        description="The processor.", examples=[{"model": "Arm Cortex-A76", "cores": 4}]
+    )
+    accelerators: Annotated[tuple[Accelerator, ...], Lax] = Field(
+        default=(),
+        description="What else runs models.",
+        examples=[[{"kind": "gpu", "model": "Ampere"}]],
+    )
+    memory: Bytes = Field(description="Main memory (a microcontroller's SRAM).", examples=["8Gi"])
+    storage: Bytes = Field(description="Storage (a microcontroller's flash).", examples=["32Gi"])
+    power: Power | None = Field(
+        default=None, description="What it draws.", examples=[{"typical": "5W", "max": "12W"}]
+    )
+    engine: Engine = Field(
+        description="The inference engine.", examples=[{"name": "onnxruntime", "version": ">=1.20"}]
+    )
+    precisions: Annotated[tuple[Precision, ...], Lax] = Field(
+        min_length=1,
+        description="Precisions that are worth building, the preferred first.",
+        examples=[["int8", "fp32"]],
+    )
+    quantization: Quantization | None = Field(
+        default=None,
+        description="The int8 form; needed where `precisions` has int8.",
+        examples=[{"activations": "uint8", "weights": "int8"}],
+    )
+    constraints: Constraints = Field(
+        default_factory=Constraints,
+        description="What one model may cost.",
+        examples=[{"latency": "20ms"}],
+    )
+    objective: Literal["latency", "size", "balanced", "accuracy", "energy"] = Field(
+        default="balanced",
+        description="What to optimise for, within the constraints.",
+        examples=["latency"],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "int8" in self.precisions and self.quantization is None:
+            raise ValueError("precisions has int8, so quantization must say in which form")
+        limits = self.constraints
+        if limits.peak_memory is not None and limits.peak_memory > self.memory:
+            raise ValueError("constraints.peakMemory is more than the memory of the hardware")
+        if limits.model_size is not None and limits.model_size > self.storage:
+            raise ValueError("constraints.modelSize is more than the storage of the hardware")
+        if self.power is not None and self.power.typical > self.power.max:
+            raise ValueError("power.typical is more than power.max")
+        return self
+
+
+class Target(Manifest):
+    """A hardware profile. edgectl ships profiles; a Target of the same name in the repository
+    takes the place of the shipped one."""
+
+    kind: Literal["Target"] = Field(description="The kind.", examples=["Target"])
+    spec: TargetSpec = Field(description="What the hardware is.", examples=[{"memory": "8Gi"}])
