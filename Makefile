@@ -6,10 +6,11 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 UV     := $(BIN)/uv
-LOCK   := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-          --no-annotate --no-emit-index-url --custom-compile-command "make lock"
+LOCK   := $(CURDIR)/$(UV) pip compile --quiet --universal --python-version 3.11 \
+          --generate-hashes --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
 export PYTHONUNBUFFERED = 1
+export NO_MKDOCS_2_WARNING = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast test-system lint format lock docs docs-serve bench wheel clean
@@ -53,9 +54,10 @@ wheel: .venv/.dev ## Build the wheel into dist/
 	@$(UV) build --quiet --wheel --no-build-isolation
 
 lock: .venv/.bootstrap ## Lock again; UPGRADE=1 takes the newest versions
-	$(LOCK) $(if $(UPGRADE),--upgrade) --all-extras pyproject.toml -o requirements/dev.txt
-	$(LOCK) --extra build --extra device -c requirements/dev.txt pyproject.toml -o requirements/demo.txt
-	$(LOCK) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
+	@$(LOCK) --all-extras pyproject.toml -o requirements/dev.txt
+	@$(LOCK) --extra build --extra device -c requirements/dev.txt pyproject.toml -o requirements/demo.txt
+	@$(LOCK) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
+	@for builder in builders/*/; do (cd $$builder && $(LOCK) requirements.in -o requirements.lock) || exit; done
 
 clean: ## Remove everything that make made
 	@rm -rf .venv .demo site dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -68,7 +70,7 @@ clean: ## Remove everything that make made
 	@echo 'making .venv'
 	@$(PYTHON) -m venv --clear .venv || \
 	  { echo 'cannot make a virtual environment; on Debian: apt-get install python3-venv' >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 .venv/.demo: requirements/demo.txt pyproject.toml .venv/.bootstrap
