@@ -1,0 +1,176 @@
+"""Latency, load time and peak memory of a model on the machine that runs this.
+
+`python -m edgectl.engine.measure REQUEST` measures in a process that does nothing else, so that
+the memory is the model's and the engine's, not that of a toolchain; it prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgectl.engine.errors import EngineError
+from edgectl.engine.session import Session, load_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+WARM_UP_RUNS = 5
+CEILING_SECONDS = 30.0
+"""Measuring stops after this long, however many runs were asked for."""
+
+_OCI_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds per run, by nearest rank over `runs` runs of `batch` rows each."""
+
+    p50: float
+    p99: float
+    runs: int
+    threads: int
+    batch: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The `latency` object of reports."""
+        return {
+            "p50": self.p50, "p99": self.p99, "runs": self.runs,
+            "threads": self.threads, "batch": self.batch,
+        }  # fmt: skip
+
+
+def measure_latency(
+    session: Session,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    runs: int,
+    threads: int,
+    ceiling: float = CEILING_SECONDS,
+) -> Latency:
+    """Time runs of the same inputs after a few unmeasured ones.
+
+    `threads` is what the session was loaded with, for the record. After `ceiling` seconds no
+    further run starts: a slow model gets fewer runs, at least one.
+    """
+    end = time.monotonic() + ceiling
+    for _ in range(WARM_UP_RUNS):
+        session.run(inputs)
+        if time.monotonic() > end:
+            break
+    taken: list[int] = []
+    while len(taken) < max(1, runs):
+        start = time.perf_counter_ns()
+        session.run(inputs)
+        taken.append(time.perf_counter_ns() - start)
+        if time.monotonic() > end:
+            break
+    batch = len(next(iter(inputs.values())))
+    return Latency(
+        percentile(taken, 50) / 1e9, percentile(taken, 99) / 1e9, len(taken), threads, batch
+    )
+
+
+def percentile(values: Sequence[int], percent: float) -> int:
+    """The nearest-rank percentile: the least value that `percent` of all do not exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def reset_peak_memory() -> bool:
+    """Start a new peak from what is resident now (proc_pid_clear_refs(5)); False if impossible."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory() -> int:
+    """The most bytes this process had resident, since its start or `reset_peak_memory`."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:  # No Linux: getrusage knows the peak since the start, on macOS in bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if found is None:
+        raise EngineError("the kernel does not report the peak memory of processes")
+    return int(found[1]) * 1024
+
+
+def host() -> dict[str, str]:
+    """The machine that was measured on: OCI architecture name and the CPU's own name."""
+    machine = platform.machine()
+    return {"architecture": _OCI_ARCHITECTURES.get(machine, machine), "cpu": _cpu_name()}
+
+
+def _cpu_name() -> str:
+    for path, pattern in (
+        ("/proc/cpuinfo", r"^model name\s*:\s*(.+)$"),
+        ("/proc/device-tree/model", r"^([^\0]+)"),
+    ):
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if found := re.search(pattern, text, re.MULTILINE):
+            return found[1].strip()
+    return platform.processor() or "unknown"
+
+
+def measure_apart(
+    model: Path, data: Path, *, providers: Sequence[str], threads: int, runs: int
+) -> dict[str, Any]:
+    """Measure a model in a process of its own, on the first row of an .npz.
+
+    The result has `latency`, `loadSeconds` and `peakMemoryBytes` (of the whole process, Python and
+    engine included). Raises EngineError if the process fails.
+    """
+    request = {
+        "model": str(model),
+        "data": str(data),
+        "providers": list(providers),
+        "threads": threads,
+        "runs": runs,
+    }
+    command = [sys.executable, "-m", "edgectl.engine.measure", json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise EngineError(f"measuring {model.name} failed: {last}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    from edgectl.engine.batches import fixed_batch
+    from edgectl.engine.npz import read_npz
+
+    start = time.perf_counter()
+    session = load_session(
+        Path(request["model"]), providers=request["providers"], threads=request["threads"]
+    )
+    load_seconds = time.perf_counter() - start
+    arrays = read_npz(Path(request["data"]), rows=fixed_batch(session) or 1)
+    inputs = {spec.name: arrays[spec.name] for spec in session.inputs}
+    latency = measure_latency(session, inputs, runs=request["runs"], threads=request["threads"])
+    return {
+        "latency": latency.to_json(),
+        "loadSeconds": load_seconds,
+        "peakMemoryBytes": peak_memory(),
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_measure(json.loads(sys.argv[1]))) + "\n")

@@ -1,0 +1,156 @@
+"""Labelled samples: a directory with `labels.csv` and the files it names.
+
+`labels.csv` has the columns `file` and `label`. A file is a picture (through the declared
+pre-processing), an .npy array of one row, or a .json list of one row's values or object of them by
+input name. A label is one of the model's labels or a class index.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgectl.engine import transforms
+from edgectl.engine.errors import EngineError, InputError
+from edgectl.engine.metrics import predicted_classes
+from edgectl.engine.npz import read_npy
+from edgectl.engine.tensors import numpy_dtype
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgectl.engine.session import Session
+    from edgectl.engine.signature import ModelSignature
+
+LABELS_FILE = "labels.csv"
+
+_MAX_SAMPLES = 100_000
+_MAX_BYTES = 1 << 25
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A file and the answer that is right for it."""
+
+    file: Path
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How many samples were answered rightly."""
+
+    correct: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.correct / self.total
+
+
+def read_samples(directory: Path) -> list[Sample]:
+    """Read `labels.csv`.
+
+    Raises InputError if it is missing or malformed, names no samples, or names a file that is
+    missing or outside the directory.
+    """
+    table = directory / LABELS_FILE
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {table}: {error}") from error
+    if not rows or len(rows) > _MAX_SAMPLES or not {"file", "label"} <= rows[0].keys():
+        raise InputError(f"{table} must have the columns file and label, and at least one row")
+    return [_sample(directory, number, row) for number, row in enumerate(rows, start=2)]
+
+
+def measure_accuracy(session: Session, signature: ModelSignature, directory: Path) -> Accuracy:
+    """Answer every sample as the server would, and count the right ones.
+
+    Raises InputError for unusable samples (a file that does not decode is named), and EngineError
+    if the model fails.
+    """
+    samples = read_samples(directory)
+    correct = sum(predict(session, signature, s.file) == _wanted(signature, s) for s in samples)
+    return Accuracy(correct, len(samples))
+
+
+def predict(session: Session, signature: ModelSignature, file: Path) -> int:
+    """The class index that the model answers for one file, by its first output."""
+    output = signature.outputs[0]
+    answer = session.run(read_inputs(signature, file))[output.name]
+    scores = transforms.scores(output, answer)
+    return int(predicted_classes(scores)[0])
+
+
+def read_inputs(signature: ModelSignature, file: Path) -> dict[str, NDArray[Any]]:
+    """One sample's input arrays, batch dimension included."""
+    try:
+        if file.suffix == ".npy":
+            return {_only_input(signature): read_npy(file, max_bytes=_MAX_BYTES)[None]}
+        data = _read(file)
+        if file.suffix == ".json":
+            return _tabular(signature, json.loads(data))
+        name = _only_input(signature)
+        return {name: transforms.preprocess(signature.inputs[0], data)}
+    except (InputError, ValueError, RecursionError) as error:
+        raise InputError(f"sample {file.name}: {error}") from error
+
+
+def _tabular(signature: ModelSignature, value: Any) -> dict[str, NDArray[Any]]:
+    if not isinstance(value, dict):
+        value = {_only_input(signature): value}
+    specs = {spec.name: spec for spec in signature.inputs}
+    if unknown := sorted(set(value) - set(specs)):
+        raise InputError(f"the model has no input {unknown[0]!r}")
+    return {
+        name: np.asarray(row, numpy_dtype(specs[name].datatype))[None]
+        for name, row in value.items()
+    }
+
+
+def _only_input(signature: ModelSignature) -> str:
+    if len(signature.inputs) != 1:
+        raise InputError("the model has several inputs; give them by name in a .json file")
+    return signature.inputs[0].name
+
+
+def _wanted(signature: ModelSignature, sample: Sample) -> int:
+    labels = signature.outputs[0].labels
+    if sample.label in labels:
+        return labels.index(sample.label)
+    if not labels and sample.label.isdecimal():
+        return int(sample.label)
+    raise InputError(
+        f"sample {sample.file.name}: label {sample.label!r} is not one of the model's"
+        f"{f': {list(labels)}' if labels else '; it has none, so give class indices'}"
+    )
+
+
+def _sample(directory: Path, number: int, row: dict[str, str | None]) -> Sample:
+    name, label = row["file"], row["label"]
+    if not name or not label:
+        raise InputError(f"{directory / LABELS_FILE}, line {number}: file or label is empty")
+    file = directory / name
+    if not file.resolve().is_relative_to(directory.resolve()) or not file.is_file():
+        raise InputError(f"{directory / LABELS_FILE}, line {number}: no file {name!r} in here")
+    return Sample(file, label)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise EngineError(f"cannot read {file}: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise InputError(f"larger than {_MAX_BYTES} bytes")
+    return data
