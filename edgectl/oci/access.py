@@ -24,6 +24,8 @@ class Access:
     """Plain HTTP. TLS is on unless this is said."""
     timeout: float = 30.0
     """Seconds without a byte before a request is given up."""
+    slow_after: float = 60.0
+    """Seconds at under 100 B/s before a transfer is given up."""
 
 
 def open_store(location: RegistryLocation, access: Access | None = None) -> Store:

@@ -1,0 +1,136 @@
+"""What an HTTP registry's refusals and silences mean in the error family.
+
+OCI distribution-spec v1.1, "Error Codes", and what registries answer in practice.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from edgectl.errors import (
+    EdgectlError,
+    IntegrityError,
+    NotFoundError,
+    RegistryDeniedError,
+    RegistryUnavailableError,
+    StorageFullError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_ERROR_BYTES = 64 << 10
+"""How much of an error response is read."""
+
+_FULL_ERRNOS = {28, 122}  # ENOSPC, EDQUOT of the registry's Linux
+_DENIED_ERRNOS = {1, 13, 30}  # EPERM, EACCES, EROFS
+_LOGIN_HINT = "give --username with a password, or log in with `docker login`"
+
+
+def status_error(status: int, headers: Mapping[str, str], body: bytes, doing: str) -> EdgectlError:
+    """The error for a response that is no success; `doing` names the registry and the action."""
+    codes, text, errnos = _read_errors(body)
+    message = f"{doing}: {text or 'HTTP'} ({status})"
+    if status == 507 or "no space left" in text or errnos & _FULL_ERRNOS:
+        return StorageFullError(message, hint="free some space on the registry")
+    if status == 404 or "MANIFEST_BLOB_UNKNOWN" in codes or "BLOB_UNKNOWN" in codes:
+        return NotFoundError(message)
+    if codes & {"DIGEST_INVALID", "SIZE_INVALID"}:
+        return IntegrityError(message, hint="the upload was changed on its way: try again")
+    if status == 405 or "UNSUPPORTED" in codes or errnos & _DENIED_ERRNOS:
+        return RegistryDeniedError(
+            f"{message}: the registry is read-only, or cannot do this",
+            hint="is it in maintenance, or a mirror?",
+        )
+    if status in {401, 403} or "DENIED" in codes:
+        return RegistryDeniedError(message, hint=_LOGIN_HINT)
+    if status == 429 or status >= 500:
+        return RegistryUnavailableError(
+            message,
+            hint="try again later",
+            retry_after=parse_retry_after(headers.get("Retry-After")),
+        )
+    return RegistryDeniedError(message, hint="does the registry accept OCI 1.0 artifacts?")
+
+
+def silence_error(error: Exception, doing: str) -> EdgectlError:
+    """The error for a request that got no answer, or an answer that stopped."""
+    cause = _innermost(error)
+    reason = str(cause) or type(cause).__name__
+    hint = "is the address right, and the registry up?"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = f"its certificate is not trusted: {cause.verify_message}"
+        hint = "name the CA with --ca-file"
+    elif isinstance(cause, ssl.SSLError):
+        reason = f"no TLS: {cause.reason or reason}"
+        hint = "a registry without TLS needs --insecure"
+    elif isinstance(cause, socket.gaierror):
+        reason = "its name does not resolve"
+    elif isinstance(cause, TimeoutError):
+        reason = "no answer in time"
+    elif isinstance(cause, OSError) and cause.strerror:
+        reason = cause.strerror
+    return RegistryUnavailableError(f"{doing}: {reason}", hint=hint)
+
+
+def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds of a `Retry-After` (RFC 9110, 10.2.3: seconds or a date); None if there is none."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def _read_errors(body: bytes) -> tuple[set[str], str, set[int]]:
+    """Codes, messages and file system errnos of an error response that may be anything."""
+    try:
+        errors = json.loads(body)["errors"]
+        codes = {str(item.get("code", "")) for item in errors}
+        text = "; ".join(str(item.get("message", "")) for item in errors)[:500]
+        return codes, text, {number for item in errors for number in _errnos(item.get("detail"))}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        printable = "".join(c for c in body[:200].decode(errors="replace") if c.isprintable())
+        return set(), "" if printable.lstrip().startswith("<") else printable, set()
+
+
+def _errnos(detail: Any) -> set[int]:
+    """Go's `os.PathError` as docker-registry prints it: `{"Enclosed": {"Err": 28, …}}`."""
+    if isinstance(detail, list):
+        return {number for item in detail for number in _errnos(item)}
+    if not isinstance(detail, dict):
+        return set()
+    found = _errnos(detail.get("Enclosed"))
+    return found | {detail["Err"]} if isinstance(detail.get("Err"), int) else found
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The exception at the bottom, under what requests and urllib3 wrapped around it."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        nested = [
+            inner
+            for inner in (
+                error.__cause__,
+                getattr(error, "reason", None),
+                *error.args,
+                error.__context__,
+            )
+            if isinstance(inner, BaseException)
+        ]
+        if not nested:
+            break
+        error = nested[0]
+    return error
