@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import secrets
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -368,9 +369,7 @@ class _Server(ThreadingHTTPServer):
         self._open.discard(request)
         super().shutdown_request(request)
 
-    def handleerror(self, request: Any, client_address: Any) -> None:
-        import sys
-
+    def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
         if (
             error is not None
