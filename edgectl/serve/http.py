@@ -1,0 +1,227 @@
+"""HTTP as the server needs it: uvicorn's protocol with limits, reading bodies, answering.
+
+uvicorn leaves to a proxy what a device has no proxy for: a bound on a request's head and on the
+time that it takes, and an answer that a client still gets to read when it is refused while it is
+sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from asyncio.events import TimerHandle
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Headers = tuple[tuple[bytes, bytes], ...]
+
+_HEAD_LIMIT = 64 << 10
+_HEAD_SECONDS = 10.0
+_LINGER_SECONDS = 5.0
+
+
+class HttpError(Exception):
+    """Answer the request with this status, and `{"error": message}`."""
+
+    def __init__(self, status: HTTPStatus, message: str, *, headers: Headers = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before it had sent the whole request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: Headers = ()
+
+    @classmethod
+    def json(cls, value: object, status: int = HTTPStatus.OK) -> Response:
+        """An answer in JSON."""
+        return cls(status, json.dumps(value, separators=(",", ":")).encode())
+
+    @classmethod
+    def error(cls, error: HttpError) -> Response:
+        """The answer that an error asks for."""
+        body = json.dumps({"error": error.message}).encode()
+        return cls(error.status, body, headers=error.headers)
+
+    async def send(self, send: Send) -> None:
+        """Send it through ASGI."""
+        headers = [
+            (b"content-type", self.content_type),
+            (b"content-length", b"%d" % len(self.body)),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class BodyReader:
+    """Reads request bodies, bounding each one, and all that are being read together."""
+
+    def __init__(self, limit: int, *, total_limit: int, seconds: float) -> None:
+        self._limit = limit
+        self._total_limit = total_limit
+        self._seconds = seconds
+        self._held = 0
+
+    async def read(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
+        """The body; raises HttpError (408, 413, 503) and ClientGoneError."""
+        declared = content_length(headers)
+        if declared is not None and declared > self._limit:
+            raise self._too_large()
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.request" and not message["more_body"]:
+            self._check(len(body))
+            return body
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._read_rest(message, receive)
+        except TimeoutError as error:
+            raise HttpError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the body did not arrive within {self._seconds:g} seconds",
+            ) from error
+
+    async def _read_rest(self, message: Message, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                chunk = message["body"]
+                chunks.append(chunk)
+                size += len(chunk)
+                self._held += len(chunk)
+                self._check(size)
+                if not message["more_body"]:
+                    return b"".join(chunks)
+                message = await receive()
+        finally:
+            self._held -= size
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise self._too_large()
+        if self._held > self._total_limit:
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too many large requests at once",
+                headers=((b"retry-after", b"1"),),
+            )
+
+    def _too_large(self) -> HttpError:
+        return HttpError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body is over the limit of {self._limit} bytes",
+        )
+
+
+def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first header of this lower-case name."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """The declared length of the body; the parser has already refused what is not a number."""
+    value = header(headers, b"content-length")
+    return None if value is None else int(value)
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 with a bound on the size and the time of a request's head.
+
+    A request that is refused before its body has arrived is answered at once; what still comes is
+    then thrown away for a few seconds, because closing the connection on data that is on its way
+    would make the client's kernel discard the answer.
+    """
+
+    _timer: TimerHandle | None = None
+    _reading_head = True
+    _head_size = 0
+    _body_done = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first head its time."""
+        super().connection_made(transport)
+        self._start_timer(_HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse a head that has no end."""
+        super().data_received(data)
+        if self._reading_head:
+            self._head_size += len(data)
+            if self._head_size > _HEAD_LIMIT and not self.transport.is_closing():
+                self.send_400_response(f"The request's head is over {_HEAD_LIMIT} bytes.")
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._reading_head, self._head_size, self._body_done = True, 0, False
+        if self._timer is None:
+            self._start_timer(_HEAD_SECONDS)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete, and the application starts."""
+        self._stop_timer()
+        self._reading_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A body is complete."""
+        self._stop_timer()
+        self._body_done = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is sent; a body that nobody waits for gets little time."""
+        super().on_response_complete()
+        if not self._body_done and not self._reading_head:
+            self._start_timer(_LINGER_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, in the form of every other error."""
+        body = json.dumps({"error": msg}).encode()
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
