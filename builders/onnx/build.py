@@ -35,6 +35,15 @@ CALIBRATION_BATCH = 16
 TOLERANCE = {"absolute": 1e-4, "relative": 1e-3}
 """How far clean-up may move an output (numpy.allclose): only the order of additions changes."""
 
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that int8 speeds up."""
+FOLLOWING = (
+    "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool",
+    "Mul", "Pad", "Relu", "Reshape", "Resize", "Split", "Squeeze", "Transpose", "Unsqueeze",
+)  # fmt: skip
+"""Operators that may stay in int8 between them. Not Softmax and Sigmoid: 256 steps are too few for
+a probability, and they are a millionth of the work."""
+
 _DATATYPES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
     "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
@@ -395,7 +404,6 @@ def quantize(
     TensorRT refuses the int32 ones.
     """
     from onnxruntime import quantization
-    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     methods = {
@@ -417,14 +425,17 @@ def quantize(
         options["CalibTensorRangeSymmetric"] = symmetric
     prepared = Path("prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    model = onnx.load_model(prepared)
+    flatten_gemm_biases(model.graph)
+    save(model, prepared)
     signed = params["activations"] == "int8"
     quantization.quantize_static(
         prepared,
         target,
-        _Batches(data, batch_size(onnx.load_model(prepared), len(next(iter(data.values()))))),
+        _Batches(data, batch_size(model, len(next(iter(data.values()))))),
         quant_format=quantization.QuantFormat.QDQ,
-        # Named in a fixed order: the default is the order of a set.
-        op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
+        op_types_to_quantize=[*WEIGHTED, *FOLLOWING],
+        nodes_to_exclude=in_real_units(model.graph),
         per_channel=bool(params["perChannel"]),
         activation_type=quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
@@ -432,6 +443,36 @@ def quantize(
         extra_options=options,
     )
     prepared.unlink()
+
+
+def flatten_gemm_biases(graph: onnx.GraphProto) -> None:
+    """Make a Gemm's bias of shape [1, n] one of [n]: per-channel quantisation indexes it so."""
+    biases = {node.input[2] for node in graph.node if node.op_type == "Gemm" and node.input[2:]}
+    others = {
+        name
+        for node in graph.node
+        for name in (node.input[:2] if node.op_type == "Gemm" else node.input)
+    }
+    for tensor in graph.initializer:
+        if tensor.name in biases - others and len(tensor.dims) == 2 and tensor.dims[0] == 1:
+            del tensor.dims[0]
+
+
+def in_real_units(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that no weighted node feeds, except through an operator left in float.
+
+    One scale for a whole tensor suits what lies between the layers of a network. It does not suit
+    a table whose columns differ by orders of magnitude, so a standardisation inside the model stays
+    in float; nor probabilities, so what follows a Softmax does too.
+    """
+    fed: set[str] = set()
+    outside = []
+    for node in graph.node:
+        if node.op_type in WEIGHTED or (node.op_type in FOLLOWING and fed & set(node.input)):
+            fed |= set(node.output)
+        else:
+            outside.append(node.name)
+    return outside
 
 
 def batch_size(model: onnx.ModelProto, count: int) -> int:
@@ -508,10 +549,18 @@ def _fitting(
 
 def evaluate(task: Task) -> Done:
     """Measure a model by the engine that serves it on the device."""
+    from edgectl.engine.errors import EngineError
     from edgectl.engine.evaluate import evaluate_request
 
     report(0.1, "measuring")
-    return Done({}, evaluate_request(task.inputs, task.params))
+    try:
+        return Done({}, evaluate_request(task.inputs, task.params))
+    except EngineError as error:
+        raise RefusalError(
+            "evaluation-refused",
+            str(error),
+            hint="make the evaluation data as spec.inputs and spec.evaluation of the Model say",
+        ) from error
 
 
 # --- shared ---------------------------------------------------------------------------------------
