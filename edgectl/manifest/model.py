@@ -21,7 +21,7 @@ from edgectl.manifest.base import (
 )
 
 Format = Literal[
-    "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "sklearn",
+    "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "skops",
     "xgboost", "huggingface",
 ]  # fmt: skip
 Task = Literal[
