@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from edgectl.trust.keyfile import write_key_pair
+from edgectl.errors import KeyFileError
+from edgectl.trust.keyfile import PASSWORD_VARIABLE, write_key_pair
 from edgectl.trust.keys import generate, load_private, load_public
+from edgectl.trust.policy import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,13 +26,11 @@ if TYPE_CHECKING:
 
     Password = Callable[[], bytes]
 
-ROLES = ("root", "targets", "snapshot", "timestamp")
-
 
 class Keyring:
     """The keys in one directory; the password is asked for once, when a key is first opened."""
 
-    def __init__(self, directory: Path, password: Password) -> None:
+    def __init__(self, directory: Path, password: Password | None) -> None:
         self._directory = directory
         self._ask = password
         self._password: bytes | None = None
@@ -86,14 +86,20 @@ class Keyring:
         return [found[number] for number in sorted(found)]
 
     def _free(self, role: str) -> Path:
-        for number in count(1):
-            path = self._directory / (role if number == 1 else f"{role}-{number}")
-            # A public half alone is a key kept elsewhere, or what a killed run left: not ours.
-            if not any(path.with_name(f"{path.name}.{end}").exists() for end in ("key", "pub")):
-                return path
-        raise AssertionError("count ends")
+        names = (role if number == 1 else f"{role}-{number}" for number in count(1))
+        # A public half alone is a key kept elsewhere, or what a killed run left: not ours.
+        return next(
+            self._directory / name
+            for name in names
+            if not any((self._directory / f"{name}.{end}").exists() for end in ("key", "pub"))
+        )
 
     def _secret(self) -> bytes:
         if self._password is None:
+            if self._ask is None:
+                raise KeyFileError(
+                    f"a password is needed to open the keys in {self._directory}",
+                    hint=f"give it in {PASSWORD_VARIABLE} or in a password file",
+                )
             self._password = self._ask()
         return self._password

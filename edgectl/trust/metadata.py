@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tuf.api import exceptions
 from tuf.ngclient.config import UpdaterConfig
 
+from edgectl.digest import Digest
 from edgectl.errors import (
     ExpiredTrustError,
     IntegrityError,
@@ -120,9 +121,12 @@ def push(
     repository.push_manifest(manifest.to_bytes(), OCI_MANIFEST, tag=tag)
 
 
-def document(path: str, data: bytes) -> Descriptor:
-    """The layer of a fleet document."""
-    return Descriptor.of(data, FLEET_TYPE, annotations={_TITLE: path})
+def document(path: str, sha256: str, size: int) -> Descriptor:
+    """The layer of a fleet document; raises TrustError if the hash is none."""
+    try:
+        return Descriptor(FLEET_TYPE, Digest(sha256), size, {_TITLE: path})
+    except ValueError as error:
+        raise TrustError(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -1,0 +1,326 @@
+"""The release repository: what operators write and devices trust.
+
+A TUF repository (specification 1.0) with consistent snapshots in the repository `trust` of a
+registry. New files are pushed before the file that names them, `timestamp` last: a run that is
+killed leaves the old release in force, and running again completes the new one.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+
+from edgectl.errors import BusyError, KeyFileError, NotFoundError, TrustError
+from edgectl.trust import metadata
+from edgectl.trust.keyring import Keyring
+from edgectl.trust.policy import ROLES, Expiry, KeyPolicy
+from edgectl.trust.publishing import exclusively
+from edgectl.trust.release import MAX_RELEASE_BYTES, FleetRelease
+from edgectl.trust.state import (
+    Anchor,
+    State,
+    newest_root,
+    read_state,
+    read_targets,
+    recovered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from edgectl.oci.descriptor import Descriptor
+    from edgectl.oci.store import Store
+    from edgectl.trust.keyring import Password
+
+
+AnySigned = TypeVar("AnySigned", Root, Timestamp, Snapshot, Targets)
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """One role of the release repository, for people."""
+
+    role: str
+    version: int
+    expires: datetime
+    threshold: int
+    keys: int
+    """Keys of the role in the root metadata."""
+    keys_here: int
+    """Those whose private half is in the trust directory."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class TrustRepository:
+    """Reads and writes releases with the root of trust, and for writing the keys, of a directory.
+
+    Reading needs `root.json` in the directory alone. `password` is called once, when a private
+    key is first needed. Every method raises TrustError if the registry's metadata is not what the
+    root vouches for, and the registry's errors as they are.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Path,
+        *,
+        password: Password | None = None,
+        expiry: Expiry | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._store = store
+        self._repository = store.repository(metadata.REPOSITORY)
+        self._directory = directory
+        self._anchor = Anchor(directory)
+        self._keyring = Keyring(directory, password)
+        self._expiry = expiry or Expiry()
+        self._now = now
+
+    def init(self, policy: KeyPolicy | None = None) -> None:
+        """Make keys and the first, empty release; an interrupted run is completed.
+
+        The directory's root and keys are used if it holds some. Raises TrustError if the registry
+        has releases already, BusyError if somebody is publishing, KeyFileError.
+        """
+        with exclusively(self._store, self._directory) as still_alone:
+            if self._repository.resolve(metadata.TIMESTAMP_TAG) is not None:
+                raise TrustError(
+                    f"{self._store.location} has a release repository already",
+                    hint="renew it with `edgectl trust refresh`, or choose another registry",
+                )
+            if not self._anchor.exists():
+                self._make_root(policy or KeyPolicy())
+            for root in self._anchor.roots():
+                self._push_root(root)
+            newest = self._anchor.root().signed
+            state = State(newest, Timestamp(), Snapshot(), Targets())
+            # Above every version that a device can have seen of these keys in another registry.
+            for signed in (state.timestamp, state.snapshot, state.targets):
+                signed.version = self._anchor.seen()
+            self._advance(state, state.targets, Targets.type, (newest,), still_alone)
+
+    def publish(self, fleets: Mapping[str, FleetRelease]) -> int:
+        """Release new documents of some fleets; the others stay as they are.
+
+        Returns the version of the targets that hold them; where nothing differs, the present one.
+        Raises BusyError if somebody else is publishing, or released one of these fleets since its
+        `current` document was read: generations only grow.
+        """
+        with exclusively(self._store, self._directory) as still_alone:
+            state = self._read()
+            targets = deepcopy(state.targets)
+            for fleet, release in sorted(fleets.items()):
+                self._add(targets, fleet, release)
+            if targets.targets != state.targets.targets:
+                state = self._advance(state, targets, Targets.type, (state.root,), still_alone)
+            return state.targets.version
+
+    def refresh(self) -> None:
+        """Sign a new timestamp, and whatever else is past half of its life."""
+        with exclusively(self._store, self._directory) as still_alone:
+            state = self._read()
+            first: str = Timestamp.type
+            for signed in (state.snapshot, state.targets):
+                if signed.expires - self._now() < self._expiry.of(signed.type) / 2:
+                    first = signed.type
+            self._advance(state, state.targets, first, (state.root,), still_alone)
+
+    def rotate(self, role: str) -> None:
+        """Replace every key of a role by a new one, in a new root.
+
+        A new root is signed by the old root keys and the new ones. What the role signs is signed
+        by its old and its new keys once, so that devices find valid metadata before and after the
+        new root appears. Where a stolen key has left the release unreadable, the newest targets
+        that are genuine are released again.
+        """
+        with exclusively(self._store, self._directory) as still_alone:
+            old = self._root().signed
+            new = deepcopy(old)
+            new.version += 1
+            new.expires = self._now() + self._expiry.of(Root.type)
+            for keyid in old.roles[role].keyids:
+                new.revoke_key(keyid, role)
+            for _ in old.roles[role].keyids:
+                new.add_key(self._keyring.generate(role).public_key, role)
+            root = self._sign(new, (old, new))
+            if role != Root.type:
+                state = self._read_or_recover(old)
+                self._advance(state, state.targets, Targets.type, (old, new), still_alone)
+            self._push_root(root)
+            self._anchor.keep_root(root.to_bytes(), new.version)
+
+    def current(self) -> dict[str, FleetRelease]:
+        """The release of every fleet; empty before the first. Raises NotFoundError before init."""
+        targets = self._read().targets
+        return {
+            release.fleet: release
+            for release in (self._document(target) for target in targets.targets.values())
+        }
+
+    def exists(self) -> bool:
+        """Whether the registry holds a release repository: one HEAD, nothing verified."""
+        return self._repository.resolve(metadata.TIMESTAMP_TAG) is not None
+
+    def history(self, fleet: str) -> list[tuple[int, FleetRelease]]:
+        """Every release of a fleet with the version of the targets it came with, oldest first."""
+        newest = self._read().targets.version
+        roots = [self._root().signed, *(root.signed for root in self._anchor.roots())]
+        releases: list[tuple[int, FleetRelease]] = []
+        before: TargetFile | None = None
+        for version in range(1, newest + 1):
+            targets = read_targets(self._repository, roots, version)
+            target = targets and targets.targets.get(metadata.target_path(fleet))
+            if target and target != before:
+                releases.append((version, self._document(target)))
+                before = target
+        return releases
+
+    def status(self) -> list[RoleStatus]:
+        """Versions, expiry and keys of each role."""
+        state = self._read()
+        return [
+            RoleStatus(
+                role=signed.type,
+                version=signed.version,
+                expires=signed.expires,
+                threshold=state.root.roles[signed.type].threshold,
+                keys=len(state.root.roles[signed.type].keyids),
+                keys_here=sum(map(self._keyring.has, state.root.roles[signed.type].keyids)),
+            )
+            for signed in (state.root, state.targets, state.snapshot, state.timestamp)
+        ]
+
+    def _root(self) -> Metadata[Root]:
+        return newest_root(self._repository, self._anchor.root())
+
+    def _read(self) -> State:
+        state = read_state(self._repository, self._root().signed)
+        if state.timestamp.version < self._anchor.seen():
+            raise TrustError(
+                f"{self._store.location} was set back: its timestamp has version "
+                f"{state.timestamp.version}, after {self._anchor.seen()}",
+                hint="restore the registry; devices refuse it as it is",
+            )
+        return state
+
+    def _read_or_recover(self, root: Root) -> State:
+        try:
+            return self._read()
+        except (TrustError, NotFoundError):
+            roots = [root, *(kept.signed for kept in self._anchor.roots())]
+            return recovered(self._repository, roots, self._anchor.seen())
+
+    def _make_root(self, policy: KeyPolicy) -> None:
+        root = Root(expires=self._now() + self._expiry.of(Root.type))
+        for role in ROLES:
+            signers = self._keyring.of_role(role)
+            while len(signers) < policy.number(role):
+                signers.append(self._keyring.generate(role))
+            for signer in signers:
+                root.add_key(signer.public_key, role)
+            root.roles[role].threshold = policy.threshold(role)
+        self._anchor.keep_root(self._sign(root, (root,)).to_bytes(), root.version)
+
+    def _push_root(self, root: Metadata[Root]) -> None:
+        tag = metadata.tag(Root.type, root.signed.version)
+        metadata.push(self._repository, tag, root.to_bytes())
+
+    def _add(self, targets: Targets, fleet: str, release: FleetRelease) -> None:
+        """Put a fleet's document into the registry and the targets."""
+        path, data = metadata.target_path(fleet), release.to_bytes()
+        if release.fleet != fleet or len(data) > MAX_RELEASE_BYTES:
+            raise ValueError(f"the release of {release.fleet!r} cannot be that of {fleet!r}")
+        target = TargetFile.from_data(path, data, ["sha256"])
+        present = targets.targets.get(path)
+        if target == present:
+            return
+        if present is not None and release.generation <= self._document(present).generation:
+            raise BusyError(
+                f"fleet {fleet!r} was released by somebody else meanwhile",
+                hint="plan again and look at what changed",
+            )
+        self._repository.push_blob(_descriptor(target), data)
+        targets.targets[path] = target
+
+    def _document(self, target: TargetFile) -> FleetRelease:
+        if target.length > MAX_RELEASE_BYTES:
+            raise TrustError(f"{target.path} is over {MAX_RELEASE_BYTES} bytes")
+        return FleetRelease.from_bytes(b"".join(self._repository.read_blob(_descriptor(target))))
+
+    def _advance(
+        self,
+        state: State,
+        targets: Targets,
+        first: str,
+        roots: Sequence[Root],
+        still_alone: Callable[[], None],
+    ) -> State:
+        """Write new versions of the role `first` and of those that name it, timestamp last.
+
+        Signed for each of `roots`. Returns the state that is in force then.
+        """
+        snapshot, timestamp = deepcopy(state.snapshot), deepcopy(state.timestamp)
+        hint = metadata.tag(Targets.type, targets.version)
+        if first == Targets.type:
+            targets = deepcopy(targets)
+            targets.version = state.targets.version + 1
+            hint, data = self._write(targets, roots, _documents(targets))
+            snapshot.meta["targets.json"] = MetaFile.from_data(targets.version, data, ["sha256"])
+        if first != Timestamp.type:
+            snapshot.version += 1
+            _, data = self._write(snapshot, roots)
+            timestamp.snapshot_meta = MetaFile.from_data(snapshot.version, data, ["sha256"])
+        timestamp.version += 1
+        timestamp.expires = self._now() + self._expiry.of(Timestamp.type)
+        data = self._sign(timestamp, roots).to_bytes()
+        still_alone()
+        metadata.push(
+            self._repository,
+            metadata.TIMESTAMP_TAG,
+            data,
+            annotations={metadata.TARGETS_TAG: hint},
+        )
+        self._anchor.keep_timestamp(data)
+        return State(state.root, timestamp, snapshot, targets)
+
+    def _write(
+        self, signed: AnySigned, roots: Sequence[Root], documents: Sequence[Descriptor] = ()
+    ) -> tuple[str, bytes]:
+        signed.expires = self._now() + self._expiry.of(signed.type)
+        data = self._sign(signed, roots).to_bytes()
+        tag = metadata.tag(signed.type, signed.version)
+        metadata.push(self._repository, tag, data, documents=documents)
+        return tag, data
+
+    def _sign(self, signed: AnySigned, roots: Sequence[Root]) -> Metadata[AnySigned]:
+        """Sign so that each of `roots` accepts it; raises KeyFileError if keys are missing."""
+        signable = Metadata(signed)
+        for root in roots:
+            role = root.roles[signed.type]
+            signers = self._keyring.signers(role.keyids)
+            if len(signers) < role.threshold:
+                raise KeyFileError(
+                    f"{self._directory} holds {len(signers)} of the {role.threshold} keys "
+                    f"that have to sign {signed.type}",
+                    hint="run this where the keys are",
+                )
+            for signer in signers:
+                signable.sign(signer, append=True)
+        return signable
+
+
+def _descriptor(target: TargetFile) -> Descriptor:
+    """The layer of a fleet document that is in the registry already."""
+    return metadata.document(target.path, target.hashes["sha256"], target.length)
+
+
+def _documents(targets: Targets) -> list[Descriptor]:
+    return [_descriptor(targets.targets[path]) for path in sorted(targets.targets)]

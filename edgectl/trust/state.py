@@ -1,0 +1,191 @@
+"""What the release repository says now, verified for those who are going to change it.
+
+Like a device's reading in every rule but one: expiry is no error here, since whoever refreshes
+expired metadata has to read it first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from tuf.api.exceptions import BadVersionNumberError, RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+
+from edgectl.errors import NotFoundError, TrustError
+from edgectl.oci.filesystem import storage_errors, write_atomic
+from edgectl.trust import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgectl.oci.store import Repository
+
+ROOT_FILE = "root.json"
+_SEEN_FILE = "timestamp.json"
+_ROOT_NAME = re.compile(r"(\d+)\.root\.json")
+
+AnyRole = TypeVar("AnyRole", Timestamp, Snapshot, Targets)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One consistent release: each file names the next, and root vouches for all."""
+
+    root: Root
+    timestamp: Timestamp
+    snapshot: Snapshot
+    targets: Targets
+
+
+class Anchor:
+    """The roots that an operator trusts, kept in the trust directory.
+
+    `root.json` is the newest, the file that devices are shipped with; `N.root.json` are all of
+    them, by which older releases stay readable after their keys were rotated. `timestamp.json` is
+    the newest release seen, so that a registry set back is noticed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def exists(self) -> bool:
+        """Whether the directory was initialised."""
+        return (self._directory / ROOT_FILE).is_file()
+
+    def root(self) -> Metadata[Root]:
+        """The newest root kept here; raises TrustError if there is none or it is not valid."""
+        return self._read_root(self._directory / ROOT_FILE)
+
+    def roots(self) -> list[Metadata[Root]]:
+        """Every root kept here, newest first."""
+        paths = [p for p in self._directory.iterdir() if _ROOT_NAME.fullmatch(p.name)]
+        roots = [self._read_root(path) for path in paths]
+        return sorted(roots, key=lambda root: root.signed.version, reverse=True)
+
+    def keep_root(self, data: bytes, version: int) -> None:
+        """Trust a root from now on."""
+        with storage_errors(f"writing {self._directory / ROOT_FILE}"):
+            write_atomic(self._directory / f"{version}.root.json", data)
+            write_atomic(self._directory / ROOT_FILE, data)
+
+    def seen(self) -> int:
+        """The version of the newest timestamp seen; 0 if none was."""
+        try:
+            data = (self._directory / _SEEN_FILE).read_bytes()
+            return Metadata[Timestamp].from_bytes(data).signed.version
+        except (OSError, RepositoryError):
+            return 0
+
+    def keep_timestamp(self, data: bytes) -> None:
+        """Remember a timestamp as the newest seen."""
+        with storage_errors(f"writing {self._directory / _SEEN_FILE}"):
+            write_atomic(self._directory / _SEEN_FILE, data)
+
+    def _read_root(self, path: Path) -> Metadata[Root]:
+        try:
+            root = Metadata[Root].from_bytes(path.read_bytes())
+            root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+        except FileNotFoundError as error:
+            raise TrustError(
+                f"{path.parent} holds no root of trust",
+                hint="make one with `edgectl trust init`, or name the right directory",
+            ) from error
+        except (OSError, RepositoryError) as error:
+            raise TrustError(f"{path} is not a valid TUF root: {error}") from error
+        return root
+
+
+def newest_root(repository: Repository, trusted: Metadata[Root]) -> Metadata[Root]:
+    """Follow the chain of roots in the registry from one that is trusted (TUF 5.3).
+
+    Raises TrustError if a newer root is not signed by the one before it.
+    """
+    while True:
+        version = trusted.signed.version + 1
+        try:
+            data = metadata.read(repository, metadata.tag(Root.type, version), Root.type)
+        except NotFoundError:
+            return trusted
+        with metadata.tuf_errors():
+            newer = Metadata[Root].from_bytes(data)
+            if newer.signed.version != version:
+                raise BadVersionNumberError(f"root.{version} has version {newer.signed.version}")
+            trusted.signed.verify_delegate(Root.type, newer.signed_bytes, newer.signatures)
+            newer.signed.verify_delegate(Root.type, newer.signed_bytes, newer.signatures)
+        trusted = newer
+
+
+def read_state(repository: Repository, root: Root) -> State:
+    """Read and verify the current release; raises NotFoundError if there is none, TrustError."""
+    data = metadata.read(repository, metadata.TIMESTAMP_TAG, Timestamp.type)
+    timestamp = _verified(Timestamp, data, root)
+    snapshot = _named(repository, root, Snapshot, timestamp.snapshot_meta)
+    targets = _named(repository, root, Targets, snapshot.meta["targets.json"])
+    return State(root, timestamp, snapshot, targets)
+
+
+def recovered(repository: Repository, roots: Sequence[Root], seen: int) -> State:
+    """A state to go on from where the current one cannot be read, as after a stolen key was used.
+
+    The newest targets that one of `roots` vouches for; the versions of the rest only so high that
+    nothing genuine was higher. Raises TrustError if no targets can be read either.
+    """
+    versions: dict[str, list[int]] = {Targets.type: [], Snapshot.type: []}
+    for name in repository.tags():
+        role, _, number = name.partition(".")
+        if role in versions and number.isdecimal():
+            versions[role].append(int(number))
+    for version in sorted(versions[Targets.type], reverse=True):
+        targets = read_targets(repository, roots, version)
+        if targets is not None and targets.version == version:
+            snapshot = max(versions[Snapshot.type], default=version)
+            return State(
+                roots[0],
+                Timestamp(version=max(seen, snapshot)),
+                Snapshot(version=snapshot),
+                targets,
+            )
+    raise TrustError(
+        f"{repository.name} holds no release that the trust directory's keys vouch for",
+        hint="is this the trust directory of that registry?",
+    )
+
+
+def read_targets(repository: Repository, roots: Sequence[Root], version: int) -> Targets | None:
+    """One version of the targets, if it is there and any of `roots` vouches for it."""
+    try:
+        data = metadata.read(repository, metadata.tag(Targets.type, version), Targets.type)
+    except NotFoundError:
+        return None
+    for root in roots:
+        try:
+            targets = Metadata[Targets].from_bytes(data)
+            root.verify_delegate(Targets.type, targets.signed_bytes, targets.signatures)
+        except RepositoryError:
+            continue
+        return targets.signed
+    return None
+
+
+def _named(repository: Repository, root: Root, role: type[AnyRole], meta: MetaFile) -> AnyRole:
+    """Read the metadata file that another one names by version and hash."""
+    data = metadata.read(repository, metadata.tag(role.type, meta.version), role.type)
+    with metadata.tuf_errors():
+        meta.verify_length_and_hashes(data)
+    signed = _verified(role, data, root)
+    if signed.version != meta.version:
+        raise TrustError(f"{role.type}.{meta.version} has version {signed.version}")
+    return signed
+
+
+def _verified(role: type[AnyRole], data: bytes, root: Root) -> AnyRole:
+    with metadata.tuf_errors():
+        parsed = Metadata[AnyRole].from_bytes(data)
+        root.verify_delegate(role.type, parsed.signed_bytes, parsed.signatures)
+    signed = parsed.signed
+    if not isinstance(signed, role):
+        raise TrustError(f"metadata of {role.type} is of another role: {signed.type}")
+    return signed
