@@ -40,6 +40,7 @@ class Element(BaseModel):
         frozen=True,
         strict=True,
         allow_inf_nan=False,
+        validate_default=True,
         alias_generator=to_camel,
     )
 

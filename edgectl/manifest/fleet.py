@@ -28,7 +28,7 @@ class Selector(Element):
         examples=[{"site": "berlin"}],
     )
     share: Fraction = Field(
-        default=1.0,
+        default="100%",
         description="Share of the devices, chosen by a hash of their ids: the same ones each time.",
         examples=["10%"],
     )
@@ -54,9 +54,9 @@ class Soak(Element):
     """Probation: how long a new model serves in this ring before it counts as good, and what
     sends it back."""
 
-    duration: Seconds = Field(default=0.0, description="How long it lasts.", examples=["30m"])
+    duration: Seconds = Field(default="0s", description="How long it lasts.", examples=["30m"])
     max_error_rate: Fraction = Field(
-        default=0.01,
+        default="1%",
         description="Most failed requests, of all since the switch.",
         examples=["1%"],
     )

@@ -47,17 +47,17 @@ class Expiry(Element):
     """How long each role of the release metadata (TUF) is good for. A device that sees nothing
     newer keeps serving and reports `stale`."""
 
-    root: Seconds = Field(default=365 * 86400.0, description="The key list.", examples=["365d"])
+    root: Seconds = Field(default="365d", description="The key list.", examples=["365d"])
     targets: Seconds = Field(
-        default=90 * 86400.0, description="What each fleet is to run.", examples=["90d"]
+        default="90d", description="What each fleet is to run.", examples=["90d"]
     )
     snapshot: Seconds = Field(
-        default=7 * 86400.0,
+        default="7d",
         description="Which versions of the metadata belong together.",
         examples=["7d"],
     )
     timestamp: Seconds = Field(
-        default=86400.0,
+        default="1d",
         description="That this is the newest. Renewed by `edgectl trust refresh`.",
         examples=["1d"],
     )
