@@ -10,7 +10,6 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from edgectl.agent.blobs import BlobStore
 from edgectl.digest import Digest
 from edgectl.errors import EdgectlError, IntegrityError
 from edgectl.oci.descriptor import Manifest, parse_manifest
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from edgectl.agent.blobs import BlobStore
     from edgectl.oci.descriptor import Descriptor
 
 FILEPATH = "org.cncf.model.filepath"

@@ -7,7 +7,6 @@ input name. A label is one of the model's labels or a class index.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from edgectl.engine import transforms
 from edgectl.engine.errors import EngineError, InputError
+from edgectl.engine.labels import Sample, read_samples
 from edgectl.engine.metrics import predicted_classes
 from edgectl.engine.npz import read_npy
 from edgectl.engine.tensors import numpy_dtype
@@ -28,18 +28,7 @@ if TYPE_CHECKING:
     from edgectl.engine.session import Session
     from edgectl.engine.signature import ModelSignature
 
-LABELS_FILE = "labels.csv"
-
-_MAX_SAMPLES = 100_000
 _MAX_BYTES = 1 << 25
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A file and the answer that is right for it."""
-
-    file: Path
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +42,6 @@ class Accuracy:
     def share(self) -> float:
         """From 0 to 1."""
         return self.correct / self.total
-
-
-def read_samples(directory: Path) -> list[Sample]:
-    """Read `labels.csv`.
-
-    Raises InputError if it is missing or malformed, names no samples, or names a file that is
-    missing or outside the directory.
-    """
-    table = directory / LABELS_FILE
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {table}: {error}") from error
-    if not rows or len(rows) > _MAX_SAMPLES or not {"file", "label"} <= rows[0].keys():
-        raise InputError(f"{table} must have the columns file and label, and at least one row")
-    return [_sample(directory, number, row) for number, row in enumerate(rows, start=2)]
 
 
 def measure_accuracy(session: Session, signature: ModelSignature, directory: Path) -> Accuracy:
@@ -133,16 +105,6 @@ def _wanted(signature: ModelSignature, sample: Sample) -> int:
         f"sample {sample.file.name}: label {sample.label!r} is not one of the model's"
         f"{f': {list(labels)}' if labels else '; it has none, so give class indices'}"
     )
-
-
-def _sample(directory: Path, number: int, row: dict[str, str | None]) -> Sample:
-    name, label = row["file"], row["label"]
-    if not name or not label:
-        raise InputError(f"{directory / LABELS_FILE}, line {number}: file or label is empty")
-    file = directory / name
-    if not file.resolve().is_relative_to(directory.resolve()) or not file.is_file():
-        raise InputError(f"{directory / LABELS_FILE}, line {number}: no file {name!r} in here")
-    return Sample(file, label)
 
 
 def _read(file: Path) -> bytes:
