@@ -12,9 +12,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Timestamp
 from tuf.ngclient import Updater
 
-from edgectl.digest import Digest
-from edgectl.errors import IntegrityError, NotFoundError, TrustError
-from edgectl.oci.descriptor import Descriptor
+from edgectl.errors import NotFoundError, TrustError
 from edgectl.oci.filesystem import storage_errors
 from edgectl.trust import metadata
 from edgectl.trust.fetcher import METADATA_URL, TARGETS_URL, RegistryFetcher
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import TargetFile
 
+    from edgectl.digest import Digest
     from edgectl.oci.store import Store
 
 
@@ -114,12 +113,9 @@ class TrustClient:
     def _document(self, updater: Updater, target: TargetFile) -> bytes:
         if target.length > MAX_RELEASE_BYTES:
             raise TrustError(f"{target.path} is over {MAX_RELEASE_BYTES} bytes")
-        try:
-            digest = Digest(target.hashes["sha256"])
-        except (KeyError, ValueError) as error:
-            raise IntegrityError(f"{target.path} has no sha256 in the release") from error
-        self._fetcher.expect(Descriptor(metadata.FLEET_TYPE, digest, target.length))
-        path = self._directory / f"release-{digest.hex}.json"
+        document = metadata.document(target)
+        self._fetcher.expect(document)
+        path = self._directory / f"release-{document.digest.hex}.json"
         with storage_errors(f"keeping a release in {self._directory}"), metadata.tuf_errors():
             if updater.find_cached_target(target, str(path)) is None:
                 updater.download_target(target, str(path))

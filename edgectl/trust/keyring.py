@@ -31,7 +31,7 @@ class Keyring:
     """The keys in one directory; the password is asked for once, when a key is first opened."""
 
     def __init__(self, directory: Path, password: Password | None) -> None:
-        self._directory = directory
+        self.directory = directory
         self._ask = password
         self._password: bytes | None = None
         self._opened: dict[str, CryptoSigner] = {}
@@ -80,7 +80,7 @@ class Keyring:
         numbered = re.compile(rf"{role}(?:-(\d+))?\.key")
         found = {
             int(match[1] or 1): path
-            for path in self._directory.glob(f"{role}*.key")
+            for path in self.directory.glob(f"{role}*.key")
             if (match := numbered.fullmatch(path.name))
         }
         return [found[number] for number in sorted(found)]
@@ -89,16 +89,16 @@ class Keyring:
         names = (role if number == 1 else f"{role}-{number}" for number in count(1))
         # A public half alone is a key kept elsewhere, or what a killed run left: not ours.
         return next(
-            self._directory / name
+            self.directory / name
             for name in names
-            if not any((self._directory / f"{name}.{end}").exists() for end in ("key", "pub"))
+            if not any((self.directory / f"{name}.{end}").exists() for end in ("key", "pub"))
         )
 
     def _secret(self) -> bytes:
         if self._password is None:
             if self._ask is None:
                 raise KeyFileError(
-                    f"a password is needed to open the keys in {self._directory}",
+                    f"a password is needed to open the keys in {self.directory}",
                     hint=f"give it in {PASSWORD_VARIABLE} or in a password file",
                 )
             self._password = self._ask()

@@ -33,6 +33,8 @@ from edgectl.oci.descriptor import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from tuf.api.metadata import TargetFile, Targets
+
     from edgectl.oci.store import Repository
 
 REPOSITORY = "trust"
@@ -121,12 +123,18 @@ def push(
     repository.push_manifest(manifest.to_bytes(), OCI_MANIFEST, tag=tag)
 
 
-def document(path: str, sha256: str, size: int) -> Descriptor:
-    """The layer of a fleet document; raises TrustError if the hash is none."""
+def document(target: TargetFile) -> Descriptor:
+    """Where the document of a TUF target is; raises TrustError if no sha256 is given for it."""
     try:
-        return Descriptor(FLEET_TYPE, Digest(sha256), size, {_TITLE: path})
-    except ValueError as error:
-        raise TrustError(f"{path}: {error}") from error
+        digest = Digest(target.hashes["sha256"])
+    except (KeyError, ValueError) as error:
+        raise TrustError(f"{target.path} has no sha256 in the release metadata") from error
+    return Descriptor(FLEET_TYPE, digest, target.length, {_TITLE: target.path})
+
+
+def documents(targets: Targets) -> list[Descriptor]:
+    """The documents of every target."""
+    return [document(targets.targets[path]) for path in sorted(targets.targets)]
 
 
 @contextmanager

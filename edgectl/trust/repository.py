@@ -8,13 +8,13 @@ killed leaves the old release in force, and running again completes the new one.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from edgectl.errors import BusyError, KeyFileError, NotFoundError, TrustError
+from edgectl.errors import BusyError, NotFoundError, TrustError
 from edgectl.trust import metadata
 from edgectl.trust.keyring import Keyring
 from edgectl.trust.policy import ROLES, Expiry, KeyPolicy
@@ -28,17 +28,14 @@ from edgectl.trust.state import (
     read_targets,
     recovered,
 )
+from edgectl.trust.writer import MetadataWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from edgectl.oci.descriptor import Descriptor
     from edgectl.oci.store import Store
     from edgectl.trust.keyring import Password
-
-
-AnySigned = TypeVar("AnySigned", Root, Timestamp, Snapshot, Targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,7 @@ class TrustRepository:
         self._keyring = Keyring(directory, password)
         self._expiry = expiry or Expiry()
         self._now = now
+        self._writer = MetadataWriter(self._repository, self._keyring, self._expiry, now)
 
     def init(self, policy: KeyPolicy | None = None) -> None:
         """Make keys and the first, empty release; an interrupted run is completed.
@@ -99,13 +97,13 @@ class TrustRepository:
             if not self._anchor.exists():
                 self._make_root(policy or KeyPolicy())
             for root in self._anchor.roots():
-                self._push_root(root)
+                self._writer.push_root(root)
             newest = self._anchor.root().signed
             state = State(newest, Timestamp(), Snapshot(), Targets())
             # Above every version that a device can have seen of these keys in another registry.
             for signed in (state.timestamp, state.snapshot, state.targets):
                 signed.version = self._anchor.seen()
-            self._advance(state, state.targets, Targets.type, (newest,), still_alone)
+            self._advance(state, Targets.type, (newest,), still_alone)
 
     def publish(self, fleets: Mapping[str, FleetRelease]) -> int:
         """Release new documents of some fleets; the others stay as they are.
@@ -120,7 +118,8 @@ class TrustRepository:
             for fleet, release in sorted(fleets.items()):
                 self._add(targets, fleet, release)
             if targets.targets != state.targets.targets:
-                state = self._advance(state, targets, Targets.type, (state.root,), still_alone)
+                wanted = replace(state, targets=targets)
+                state = self._advance(wanted, Targets.type, (state.root,), still_alone)
             return state.targets.version
 
     def refresh(self) -> None:
@@ -131,7 +130,7 @@ class TrustRepository:
             for signed in (state.snapshot, state.targets):
                 if signed.expires - self._now() < self._expiry.of(signed.type) / 2:
                     first = signed.type
-            self._advance(state, state.targets, first, (state.root,), still_alone)
+            self._advance(state, first, (state.root,), still_alone)
 
     def rotate(self, role: str) -> None:
         """Replace every key of a role by a new one, in a new root.
@@ -145,16 +144,15 @@ class TrustRepository:
             old = self._root().signed
             new = deepcopy(old)
             new.version += 1
-            new.expires = self._now() + self._expiry.of(Root.type)
             for keyid in old.roles[role].keyids:
                 new.revoke_key(keyid, role)
             for _ in old.roles[role].keyids:
                 new.add_key(self._keyring.generate(role).public_key, role)
-            root = self._sign(new, (old, new))
+            root = self._writer.sign(new, (old, new))
             if role != Root.type:
                 state = self._read_or_recover(old)
-                self._advance(state, state.targets, Targets.type, (old, new), still_alone)
-            self._push_root(root)
+                self._advance(state, Targets.type, (old, new), still_alone)
+            self._writer.push_root(root)
             self._anchor.keep_root(root.to_bytes(), new.version)
 
     def current(self) -> dict[str, FleetRelease]:
@@ -219,7 +217,7 @@ class TrustRepository:
             return recovered(self._repository, roots, self._anchor.seen())
 
     def _make_root(self, policy: KeyPolicy) -> None:
-        root = Root(expires=self._now() + self._expiry.of(Root.type))
+        root = Root()
         for role in ROLES:
             signers = self._keyring.of_role(role)
             while len(signers) < policy.number(role):
@@ -227,11 +225,15 @@ class TrustRepository:
             for signer in signers:
                 root.add_key(signer.public_key, role)
             root.roles[role].threshold = policy.threshold(role)
-        self._anchor.keep_root(self._sign(root, (root,)).to_bytes(), root.version)
+        self._anchor.keep_root(self._writer.sign(root, (root,)).to_bytes(), root.version)
 
-    def _push_root(self, root: Metadata[Root]) -> None:
-        tag = metadata.tag(Root.type, root.signed.version)
-        metadata.push(self._repository, tag, root.to_bytes())
+    def _advance(
+        self, state: State, first: str, roots: Sequence[Root], still_alone: Callable[[], None]
+    ) -> State:
+        state = self._writer.advance(state, first, roots, still_alone)
+        # After it took effect: a run killed in between must not think the registry was set back.
+        self._anchor.keep_seen(state.timestamp.version)
+        return state
 
     def _add(self, targets: Targets, fleet: str, release: FleetRelease) -> None:
         """Put a fleet's document into the registry and the targets."""
@@ -247,80 +249,12 @@ class TrustRepository:
                 f"fleet {fleet!r} was released by somebody else meanwhile",
                 hint="plan again and look at what changed",
             )
-        self._repository.push_blob(_descriptor(target), data)
+        self._repository.push_blob(metadata.document(target), data)
         targets.targets[path] = target
 
     def _document(self, target: TargetFile) -> FleetRelease:
         if target.length > MAX_RELEASE_BYTES:
             raise TrustError(f"{target.path} is over {MAX_RELEASE_BYTES} bytes")
-        return FleetRelease.from_bytes(b"".join(self._repository.read_blob(_descriptor(target))))
-
-    def _advance(
-        self,
-        state: State,
-        targets: Targets,
-        first: str,
-        roots: Sequence[Root],
-        still_alone: Callable[[], None],
-    ) -> State:
-        """Write new versions of the role `first` and of those that name it, timestamp last.
-
-        Signed for each of `roots`. Returns the state that is in force then.
-        """
-        snapshot, timestamp = deepcopy(state.snapshot), deepcopy(state.timestamp)
-        hint = metadata.tag(Targets.type, targets.version)
-        if first == Targets.type:
-            targets = deepcopy(targets)
-            targets.version = state.targets.version + 1
-            hint, data = self._write(targets, roots, _documents(targets))
-            snapshot.meta["targets.json"] = MetaFile.from_data(targets.version, data, ["sha256"])
-        if first != Timestamp.type:
-            snapshot.version += 1
-            _, data = self._write(snapshot, roots)
-            timestamp.snapshot_meta = MetaFile.from_data(snapshot.version, data, ["sha256"])
-        timestamp.version += 1
-        timestamp.expires = self._now() + self._expiry.of(Timestamp.type)
-        data = self._sign(timestamp, roots).to_bytes()
-        still_alone()
-        metadata.push(
-            self._repository,
-            metadata.TIMESTAMP_TAG,
-            data,
-            annotations={metadata.TARGETS_TAG: hint},
+        return FleetRelease.from_bytes(
+            b"".join(self._repository.read_blob(metadata.document(target)))
         )
-        self._anchor.keep_timestamp(data)
-        return State(state.root, timestamp, snapshot, targets)
-
-    def _write(
-        self, signed: AnySigned, roots: Sequence[Root], documents: Sequence[Descriptor] = ()
-    ) -> tuple[str, bytes]:
-        signed.expires = self._now() + self._expiry.of(signed.type)
-        data = self._sign(signed, roots).to_bytes()
-        tag = metadata.tag(signed.type, signed.version)
-        metadata.push(self._repository, tag, data, documents=documents)
-        return tag, data
-
-    def _sign(self, signed: AnySigned, roots: Sequence[Root]) -> Metadata[AnySigned]:
-        """Sign so that each of `roots` accepts it; raises KeyFileError if keys are missing."""
-        signable = Metadata(signed)
-        for root in roots:
-            role = root.roles[signed.type]
-            signers = self._keyring.signers(role.keyids)
-            if len(signers) < role.threshold:
-                raise KeyFileError(
-                    f"{self._directory} holds {len(signers)} of the {role.threshold} keys "
-                    f"that have to sign {signed.type}",
-                    hint="run this where the keys are",
-                )
-            for signer in signers:
-                signable.sign(signer, append=True)
-        return signable
-
-
-def _descriptor(target: TargetFile) -> Descriptor:
-    """The layer of a fleet document that is in the registry already."""
-    return metadata.document(target.path, target.hashes["sha256"], target.length)
-
-
-def _documents(targets: Targets) -> list[Descriptor]:
-    return [_descriptor(targets.targets[path]) for path in sorted(targets.targets)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgectl.oci.store import Repository
 
 ROOT_FILE = "root.json"
-_SEEN_FILE = "timestamp.json"
+_SEEN_FILE = "seen-timestamp"
 _ROOT_NAME = re.compile(r"(\d+)\.root\.json")
 
 AnyRole = TypeVar("AnyRole", Timestamp, Snapshot, Targets)
@@ -44,8 +44,8 @@ class Anchor:
     """The roots that an operator trusts, kept in the trust directory.
 
     `root.json` is the newest, the file that devices are shipped with; `N.root.json` are all of
-    them, by which older releases stay readable after their keys were rotated. `timestamp.json` is
-    the newest release seen, so that a registry set back is noticed.
+    them, by which older releases stay readable after their keys were rotated. `seen-timestamp` is
+    the version of the newest timestamp, so that a registry set back is noticed.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -72,17 +72,16 @@ class Anchor:
             write_atomic(self._directory / ROOT_FILE, data)
 
     def seen(self) -> int:
-        """The version of the newest timestamp seen; 0 if none was."""
+        """The version of the newest timestamp seen; 0 if none was, or that is not known."""
         try:
-            data = (self._directory / _SEEN_FILE).read_bytes()
-            return Metadata[Timestamp].from_bytes(data).signed.version
-        except (OSError, RepositoryError):
+            return int((self._directory / _SEEN_FILE).read_text())
+        except (OSError, ValueError):
             return 0
 
-    def keep_timestamp(self, data: bytes) -> None:
-        """Remember a timestamp as the newest seen."""
+    def keep_seen(self, version: int) -> None:
+        """Remember the version of a timestamp that is in force."""
         with storage_errors(f"writing {self._directory / _SEEN_FILE}"):
-            write_atomic(self._directory / _SEEN_FILE, data)
+            write_atomic(self._directory / _SEEN_FILE, b"%d\n" % version)
 
     def _read_root(self, path: Path) -> Metadata[Root]:
         try:
