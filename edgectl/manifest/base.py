@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -127,20 +127,25 @@ Fraction = Annotated[
 
 Name = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63),
+    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
 ]
 """Lower-case letters, digits and inner hyphens, at most 63: a path component of a repository."""
 
 LabelKey = Annotated[
     str,
     StringConstraints(
-        pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$", max_length=253
+        pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
     ),
 ]
 LabelValue = Annotated[
     str,
-    StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$", max_length=63),
+    StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"),
 ]
+
+KnownKeys = Field(json_schema_extra={"additionalProperties": False})
+"""For mappings whose keys have a pattern: their JSON Schema refuses all other keys."""
+
+Labels = Annotated[dict[LabelKey, LabelValue], KnownKeys]
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -151,6 +156,11 @@ Lax = Strict(strict=False)
 """For tuples alone: YAML has lists, and what is inside stays strict."""
 
 
+def written(text: str) -> Any:
+    """A default spelled as a manifest spells it, and read like any other value."""
+    return text
+
+
 class Metadata(Element):
     """What a manifest is called, and what else is known of it."""
 
@@ -158,12 +168,12 @@ class Metadata(Element):
         description="Unique among the manifests of its kind (a Model's: with its version).",
         examples=["digits"],
     )
-    labels: dict[LabelKey, LabelValue] = Field(
+    labels: Labels = Field(
         default_factory=dict,
         description="Key and value pairs to select by.",
         examples=[{"site": "berlin"}],
     )
-    annotations: dict[LabelKey, str] = Field(
+    annotations: Annotated[dict[LabelKey, str], KnownKeys] = Field(
         default_factory=dict,
         description="Key and value pairs that edgectl does not read.",
         examples=[{"owner": "vision team"}],
@@ -176,6 +186,7 @@ class Manifest(Element):
     api_version: Literal["edgectl.dev/v1alpha1"] = Field(
         description="The version of this API.", examples=[API_VERSION]
     )
+    kind: str = Field(description="The kind.")
     metadata: Metadata = Field(
         description="Name, labels and annotations.", examples=[{"name": "digits"}]
     )

@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 from edgectl.manifest.base import (
     Element,
     Fraction,
-    LabelKey,
-    LabelValue,
+    KnownKeys,
+    Labels,
     Lax,
     Manifest,
     Name,
     Seconds,
+    written,
 )
 from edgectl.manifest.model import Version
 
@@ -22,13 +23,13 @@ from edgectl.manifest.model import Version
 class Selector(Element):
     """Which devices: all labels must match, and of those a share may be taken."""
 
-    match_labels: dict[LabelKey, LabelValue] = Field(
+    match_labels: Labels = Field(
         default_factory=dict,
         description="Labels that a device must have.",
         examples=[{"site": "berlin"}],
     )
     share: Fraction = Field(
-        default="100%",
+        default=written("100%"),
         description="Share of the devices, chosen by a hash of their ids: the same ones each time.",
         examples=["10%"],
     )
@@ -54,13 +55,15 @@ class Soak(Element):
     """Probation: how long a new model serves in this ring before it counts as good, and what
     sends it back."""
 
-    duration: Seconds = Field(default="0s", description="How long it lasts.", examples=["30m"])
+    duration: Seconds = Field(
+        default=written("0s"), description="How long it lasts.", examples=["30m"]
+    )
     max_error_rate: Fraction = Field(
-        default="1%",
+        default=written("1%"),
         description="Most failed requests, of all since the switch.",
         examples=["1%"],
     )
-    min_accuracy: dict[Name, Fraction] = Field(
+    min_accuracy: Annotated[dict[Name, Fraction], KnownKeys] = Field(
         default_factory=dict,
         description="Per model, the least accuracy on the labelled samples that a device holds.",
         examples=[{"digits": 0.9}],

@@ -260,7 +260,7 @@ class Golden(Element):
 
 
 class Optimize(Element):
-    """What is done to the model for each target."""
+    """How the model is made smaller and faster."""
 
     precision: Precision | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from edgectl.errors import ConfigError
-from edgectl.manifest.base import Element, Lax, Manifest, RelativePath, Seconds, Text
+from edgectl.manifest.base import Element, Lax, Manifest, RelativePath, Seconds, Text, written
 from edgectl.oci.reference import RegistryLocation
 
 
@@ -47,17 +47,17 @@ class Expiry(Element):
     """How long each role of the release metadata (TUF) is good for. A device that sees nothing
     newer keeps serving and reports `stale`."""
 
-    root: Seconds = Field(default="365d", description="The key list.", examples=["365d"])
+    root: Seconds = Field(default=written("365d"), description="The key list.", examples=["365d"])
     targets: Seconds = Field(
-        default="90d", description="What each fleet is to run.", examples=["90d"]
+        default=written("90d"), description="What each fleet is to run.", examples=["90d"]
     )
     snapshot: Seconds = Field(
-        default="7d",
+        default=written("7d"),
         description="Which versions of the metadata belong together.",
         examples=["7d"],
     )
     timestamp: Seconds = Field(
-        default="1d",
+        default=written("1d"),
         description="That this is the newest. Renewed by `edgectl trust refresh`.",
         examples=["1d"],
     )
