@@ -1,0 +1,49 @@
+"""Evaluation reports: what was measured where, and what of it may be said of a target.
+
+The raw report is `edgectl.engine.evaluate`'s: `metrics`, `samples`, `sizeBytes`, `host` and, where
+measured, `measured` with `latency`, `loadSeconds` and `peakMemoryBytes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEFT_TO_DEVICE: Mapping[str, str] = {"left": "device warm-up"}
+"""Stands where a measurement would, if it had been made on the target's architecture."""
+
+
+def report_for(
+    raw: Mapping[str, Any], *, target: str, architecture: str, precision: str
+) -> dict[str, Any]:
+    """The report of one variant: the only place where a host's figures become a target's.
+
+    Metrics and size are properties of the model. Latency, load time and peak memory are properties
+    of the model on a machine: they are kept only if they were measured on the target's
+    architecture (OCI's name), together with the machine; otherwise the device's warm-up measures
+    them.
+    """
+    host = raw["host"]
+    report: dict[str, Any] = {
+        "schemaVersion": 1,
+        "target": target,
+        "architecture": architecture,
+        "precision": precision,
+        "metrics": dict(raw["metrics"]),
+        "samples": raw["samples"],
+        "sizeBytes": raw["sizeBytes"],
+        "engine": dict(host["engine"]),
+        "providers": list(host["providers"]),
+    }
+    measured = raw.get("measured")
+    if measured is None or host["architecture"] != architecture:
+        report["latency"] = dict(LEFT_TO_DEVICE)
+        return report
+    return report | {
+        "latency": dict(measured["latency"]),
+        "loadSeconds": measured["loadSeconds"],
+        "peakMemoryBytes": measured["peakMemoryBytes"],
+        "measuredOn": {"architecture": host["architecture"], "cpu": host["cpu"]},
+    }

@@ -1,0 +1,95 @@
+"""Gates: whether a variant is good enough to be released. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgectl.errors import GateError
+from edgectl.quantity import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that was measured and is outside what is allowed."""
+
+    what: str
+    measured: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.what} is {self.measured}, allowed is {self.allowed}"
+
+
+def violations(
+    report: Mapping[str, Any],
+    *,
+    gates: Mapping[str, Mapping[str, float]],
+    limits: Mapping[str, float],
+    baseline: Mapping[str, float] | None = None,
+) -> tuple[Violation, ...]:
+    """Everything that stops a variant from being released; empty if nothing does.
+
+    `report` is `edgectl.build.evaluation.report_for`'s, so it says a latency only where it was
+    measured on the target's architecture; what it leaves to the device is not judged here.
+    `gates` is metric to `min` and `maxDrop`, the drop against `baseline`, the metrics of the
+    imported fp32 model. `limits` are the target's: `latency` in seconds (held against p99),
+    `peakMemory` and `modelSize` in bytes.
+    """
+    found: list[Violation] = []
+    for metric, gate in sorted(gates.items()):
+        found += _metric(metric, gate, report["metrics"].get(metric), baseline)
+    found += _limits(report, limits)
+    return tuple(found)
+
+
+def _metric(
+    metric: str,
+    gate: Mapping[str, float],
+    measured: float | None,
+    baseline: Mapping[str, float] | None,
+) -> Iterator[Violation]:
+    if measured is None:
+        yield Violation(metric, "not measured", "a metric of the task")
+        return
+    least = gate.get("min")
+    if least is not None and not measured >= least:
+        yield Violation(metric, f"{measured:.4f}", f"at least {least:.4f}")
+    most = gate.get("maxDrop")
+    if most is None:
+        return
+    before = None if baseline is None else baseline.get(metric)
+    if before is None:
+        yield Violation(f"drop of {metric}", "not measured", f"at most {most:.4f}")
+    # Shares of a few hundred samples: a difference of one rounding error is none.
+    elif not before - measured <= most + 1e-9:
+        yield Violation(
+            f"drop of {metric}",
+            f"{before - measured:.4f} (from {before:.4f} to {measured:.4f})",
+            f"at most {most:.4f}",
+        )
+
+
+def _limits(report: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Violation]:
+    size, allowed = report["sizeBytes"], limits.get("modelSize")
+    if allowed is not None and size > allowed:
+        yield Violation("model size", format_bytes(size), f"at most {format_bytes(allowed)}")
+    p99, allowed = report["latency"].get("p99"), limits.get("latency")
+    if p99 is not None and allowed is not None and p99 > allowed:
+        yield Violation("p99 latency", format_seconds(p99), f"at most {format_seconds(allowed)}")
+    peak, allowed = report.get("peakMemoryBytes"), limits.get("peakMemory")
+    if peak is not None and allowed is not None and peak > allowed:
+        yield Violation("peak memory", format_bytes(peak), f"at most {format_bytes(allowed)}")
+
+
+def require(variant: str, found: tuple[Violation, ...]) -> None:
+    """Raise GateError with every violation of a variant; nothing if there is none."""
+    if found:
+        raise GateError(
+            f"{variant}: " + "; ".join(str(violation) for violation in found),
+            hint="train or quantise it better, or change spec.gates of the Model or "
+            "spec.constraints of the Target if the bound is wrong",
+        )

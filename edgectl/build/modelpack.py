@@ -1,0 +1,167 @@
+"""ModelPack: a built variant as an OCI artifact that any ModelPack tool reads. Pure.
+
+Follows the CNCF Model Specification (docs/spec.md, docs/config.md, docs/annotations.md of
+github.com/modelpack/model-spec): raw, uncompressed files as layers, each with its path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edgectl.build.card import model_card
+from edgectl.digest import Digest, canonical_json
+from edgectl.oci.descriptor import Descriptor, Index, Manifest, Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from edgectl.engine.signature import ModelSignature
+
+MANIFEST_TYPE = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
+WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
+WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
+DATASET_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
+DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
+INDEX_TYPE = "application/vnd.edgectl.model.v1+json"
+FILEPATH = "org.cncf.model.filepath"
+
+_IMAGE_TRANSFORM = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a package says of itself, beside its files."""
+
+    signature: ModelSignature
+    target: str
+    platform: Platform
+    precision: str
+    requires: Mapping[str, Any]
+    """What a device must have, without the size, which packaging adds."""
+    description: str = ""
+    license: str = ""
+    parameters: int = 0
+    """Number of weights; 0 if it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A manifest, and those of its blobs that are made here; the others are there already."""
+
+    manifest: Manifest
+    blobs: Mapping[Digest, bytes]
+    """Config, signature.json and README.md."""
+    annotations: Mapping[str, str]
+    """For the manifest's descriptor in the model's index."""
+
+
+def pack(variant: Variant, *, model: Descriptor, golden: Descriptor) -> Package:
+    """Package a built model. `model` and `golden` are any descriptors of the two files' blobs.
+
+    The same arguments give the same digest: nothing measured and no clock goes in.
+    """
+    signature = canonical_json(variant.signature.to_json())
+    card = model_card(variant.signature, variant.description, variant.license).encode()
+    made = {Digest.of(data): data for data in (signature, card)}
+    layers = (
+        _layer(model, WEIGHT_TYPE, "model.onnx"),
+        _layer(Descriptor.of(signature, WEIGHT_CONFIG_TYPE), WEIGHT_CONFIG_TYPE, "signature.json"),
+        _layer(golden, DATASET_TYPE, "golden.npz"),
+        _layer(Descriptor.of(card, DOC_TYPE), DOC_TYPE, "README.md"),
+    )
+    config = canonical_json(_config(variant, layers))
+    annotations = _annotations(variant, layers)
+    manifest = Manifest(
+        Descriptor.of(config, CONFIG_TYPE),
+        layers,
+        artifact_type=MANIFEST_TYPE,
+        annotations=annotations,
+    )
+    return Package(manifest, made | {Digest.of(config): config}, annotations)
+
+
+def descriptor_of(package: Package, platform: Platform) -> Descriptor:
+    """The package's descriptor in its model's index: all that a device needs for choosing."""
+    return Descriptor.of(
+        package.manifest.to_bytes(),
+        package.manifest.media_type,
+        annotations=package.annotations,
+        artifact_type=MANIFEST_TYPE,
+        platform=platform,
+    )
+
+
+def model_index(name: str, version: str, variants: Iterable[Descriptor]) -> Index:
+    """The index of one model version, its variants in the order of their targets' names."""
+    ordered = sorted(variants, key=lambda variant: variant.annotations["dev.edgectl.target"])
+    return Index(
+        tuple(ordered),
+        artifact_type=INDEX_TYPE,
+        annotations={
+            "org.opencontainers.image.title": name,
+            "org.opencontainers.image.version": version,
+        },
+    )
+
+
+def _layer(file: Descriptor, media_type: str, path: str) -> Descriptor:
+    return replace(
+        file,
+        media_type=media_type,
+        annotations={FILEPATH: path},
+        artifact_type=None,
+        platform=None,
+    )
+
+
+def _annotations(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, str]:
+    engine = variant.signature.engine
+    requires = dict(variant.requires) | {"size": sum(layer.size for layer in layers)}
+    return {
+        "dev.edgectl.target": variant.target,
+        "dev.edgectl.engine": str(engine["name"]),
+        "dev.edgectl.engine-version": str(engine["version"]),
+        "dev.edgectl.precision": variant.precision,
+        "dev.edgectl.requires": canonical_json(requires).decode(),
+    }
+
+
+def _config(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, Any]:
+    """The config object (docs/config.md). `createdAt` is left out: it would change the digest."""
+    signature = variant.signature
+    descriptor: dict[str, Any] = {"name": signature.name, "version": signature.version}
+    if variant.description:
+        descriptor["description"] = variant.description
+    if variant.license:
+        descriptor["licenses"] = [variant.license]
+    takes_images = any(
+        _IMAGE_TRANSFORM in transform
+        for tensor in signature.inputs
+        for transform in tensor.transforms
+    )
+    config: dict[str, Any] = {
+        "format": "onnx",
+        "precision": variant.precision,
+        "capabilities": {
+            "inputTypes": ["image" if takes_images else "other"],
+            "outputTypes": ["other"],
+        },
+    }
+    if variant.precision == "int8":
+        config["quantization"] = "static-qdq"
+    if variant.parameters:
+        config["paramSize"] = param_size(variant.parameters)
+    return {
+        "descriptor": descriptor,
+        "config": config,
+        "modelfs": {"type": "layers", "diffIds": [str(layer.digest) for layer in layers]},
+    }
+
+
+def param_size(count: int) -> str:
+    """`9804` as `9.8K` (docs/config.md, `paramSize`: at most one decimal, one scale letter)."""
+    scales = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
+    scale, letter = next((pair for pair in scales if count >= pair[0]), (1e3, "K"))
+    return f"{count / scale:.1f}{letter}"
