@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
@@ -15,6 +12,7 @@ from edgectl.oci.descriptor import Descriptor, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edgectl.oci.store import Repository
     from edgectl.plan.step import Step
@@ -36,64 +34,39 @@ class StepResult:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class StepCache:
-    """Step results in the registry, under `cache-<key>` tags.
+def load_result(repository: Repository, step: Step) -> StepResult | None:
+    """The result of a step that was run before, anywhere; None if there is none."""
+    if repository.resolve(step.cache_tag) is None:
+        return None
+    descriptor, data = repository.read_manifest(step.cache_tag)
+    manifest = parse_manifest(data)
+    if not isinstance(manifest, Manifest) or manifest.artifact_type != STEP_TYPE:
+        return StepResult(descriptor)
+    if manifest.config.size > _MAX_RECORD_BYTES:
+        raise IntegrityError(f"{repository.name}:{step.cache_tag}: the record is too large")
+    record = json.loads(b"".join(repository.read_blob(manifest.config)))
+    files = {layer.annotations[_TITLE]: layer for layer in manifest.layers}
+    return StepResult(descriptor, files, record["metadata"])
 
-    Every method takes the repository of the step. Any machine that reads the registry shares the
-    results.
-    """
 
-    def __init__(self, work: Path) -> None:
-        self._work = work
-
-    def load(self, repository: Repository, step: Step) -> StepResult | None:
-        """The result of a step that was run before; None if there is none."""
-        if repository.resolve(step.cache_tag) is None:
-            return None
-        descriptor, data = repository.read_manifest(step.cache_tag)
-        manifest = parse_manifest(data)
-        if not isinstance(manifest, Manifest) or manifest.artifact_type != STEP_TYPE:
-            return StepResult(descriptor)
-        if manifest.config.size > _MAX_RECORD_BYTES:
-            raise IntegrityError(f"{repository.name}:{step.cache_tag}: the record is too large")
-        record = json.loads(b"".join(repository.read_blob(manifest.config)))
-        files = {layer.annotations[_TITLE]: layer for layer in manifest.layers}
-        return StepResult(descriptor, files, record["metadata"])
-
-    def save(
-        self,
-        repository: Repository,
-        step: Step,
-        outputs: Mapping[str, Path],
-        metadata: Mapping[str, Any],
-    ) -> StepResult:
-        """Push output files and facts, and tag them last: a tag is there only if all of it is."""
-        files = {}
-        for role, path in sorted(outputs.items()):
-            files[role] = Descriptor(
-                _FILE_TYPE, Digest.of_file(path), path.stat().st_size, {_TITLE: role}
-            )
-            repository.push_blob(files[role], path)
-        record = canonical_json({"kind": step.kind, "key": step.key, "metadata": dict(metadata)})
-        config = Descriptor.of(record, STEP_TYPE)
-        repository.push_blob(config, record)
-        manifest = Manifest(config, tuple(files.values()), artifact_type=STEP_TYPE)
-        descriptor = repository.push_manifest(
-            manifest.to_bytes(), manifest.media_type, tag=step.cache_tag
+def save_result(
+    repository: Repository,
+    step: Step,
+    outputs: Mapping[str, Path],
+    metadata: Mapping[str, Any],
+) -> StepResult:
+    """Push output files and facts, and tag them last: a tag is there only if all of it is."""
+    files = {}
+    for role, path in sorted(outputs.items()):
+        files[role] = Descriptor(
+            _FILE_TYPE, Digest.of_file(path), path.stat().st_size, {_TITLE: role}
         )
-        return StepResult(descriptor, files, metadata)
-
-    def file(self, repository: Repository, descriptor: Descriptor) -> Path:
-        """A local copy of a blob, verified, fetched once."""
-        path = self._work / descriptor.digest.hex
-        if not path.exists():
-            handle, name = tempfile.mkstemp(dir=self._work)
-            with os.fdopen(handle, "wb") as file:
-                for chunk in repository.read_blob(descriptor):
-                    file.write(chunk)
-            Path(name).replace(path)
-        return path
-
-    def scratch(self) -> Path:
-        """A new empty directory."""
-        return Path(tempfile.mkdtemp(dir=self._work))
+        repository.push_blob(files[role], path)
+    record = canonical_json({"kind": step.kind, "key": step.key, "metadata": dict(metadata)})
+    config = Descriptor.of(record, STEP_TYPE)
+    repository.push_blob(config, record)
+    manifest = Manifest(config, tuple(files.values()), artifact_type=STEP_TYPE)
+    descriptor = repository.push_manifest(
+        manifest.to_bytes(), manifest.media_type, tag=step.cache_tag
+    )
+    return StepResult(descriptor, files, metadata)

@@ -34,6 +34,36 @@ output_option = click.option(
 )
 
 
+password_option = click.option(
+    "--key-password-file",
+    "password_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File that holds the password of the keys (or EDGECTL_KEY_PASSWORD; else it is asked).",
+)
+
+
+def selection_options(function: Function) -> Function:
+    """Add the options that select a part of a plan; the verb gets them as `selection`."""
+
+    @click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model.")
+    @click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target.")
+    @click.option("--fleet", "fleets", multiple=True, metavar="NAME", help="Only this fleet.")
+    @wraps(function)
+    def wrapper(
+        *args: Any,
+        models: tuple[str, ...],
+        targets: tuple[str, ...],
+        fleets: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        from edgectl.plan.compare import Selection
+
+        selection = Selection(frozenset(models), frozenset(targets), frozenset(fleets))
+        return function(*args, selection=selection, **kwargs)
+
+    return wrapper
+
+
 def registry_options(function: Function) -> Function:
     """Add the options that say how to reach a registry; the verb gets them as `access`."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import ManifestError
+from edgectl.plan.fingerprint import model_inputs
 from edgectl.plan.step import Step, StepKind, make_step
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from edgectl.desired import Desired, DesiredModel, DesiredVariant, PinnedFile
     from edgectl.digest import Digest
 
-IMPORTERS = {"onnx": "onnx", "sklearn": "sklearn"}
+IMPORTERS = {"onnx": "onnx", "skops": "sklearn"}
 """Source format to the builder that imports it."""
 BACKENDS = {"onnxruntime": "onnx"}
 """Engine to the builder that optimises and evaluates for it."""
@@ -90,7 +91,10 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
         model.repository,
         builder=builders.importer(model),
         params={"inputs": _tensors(model.inputs), "outputs": _tensors(model.outputs)},
-        files={"source": model.source, **_data(check=model.calibration or model.evaluation)},
+        files={
+            "source": model.source,
+            **_data(calibration=model.calibration, evaluation=model.evaluation),
+        },
         model=model.key,
     )
     baseline = None
@@ -125,7 +129,11 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
         StepKind.SIGN,
         f"sign {name}",
         model.repository,
-        params={"signers": list(desired.signers), "version": model.version},
+        params={
+            "signers": list(desired.signers),
+            "version": model.version,
+            "inputs": model_inputs(model, desired),
+        },
         uses={"index": index, "image": image, **attests},
         **shared,
     )
@@ -152,9 +160,8 @@ def _variant_steps(
             builder=backend,
             params={
                 "precision": variant.precision,
-                "quantization": dict(target.quantization),
-                "calibration": dict(model.calibration_params),
-                "inputs": _tensors(model.inputs),
+                **target.quantization,
+                **model.calibration_params,
             },
             files=_data(calibration=model.calibration),
             uses={"model": imported},
@@ -268,8 +275,14 @@ def _evaluation_params(
     return {
         "labels": model.evaluation_labels,
         "task": model.task,
-        "inputs": _tensors(model.inputs),
-        "outputs": _tensors(model.outputs),
+        "outputs": [
+            {
+                "name": output.name,
+                "transforms": [dict(transform) for transform in output.transforms],
+                "labels": list(output.labels),
+            }
+            for output in model.outputs
+        ],
         "providers": list(providers),
         "latency": latency,
     }

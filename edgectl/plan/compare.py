@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from edgectl.digest import Digest, canonical_json
+from edgectl.errors import ManifestError
+from edgectl.manifest.problem import suggest
 from edgectl.plan.chain import ModelSteps, model_steps
 from edgectl.plan.observed import ObservedModel
 from edgectl.plan.rollout import assign, lagging
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from edgectl.desired import Desired, DesiredFleet, DesiredModel, ModelKey
+    from edgectl.digest import Digest
     from edgectl.plan.observed import Observed
     from edgectl.trust.release import FleetRelease
 
@@ -52,6 +54,8 @@ class ModelChange:
     """The steps that apply looks at: those without a cached result, and those before them."""
     cached: frozenset[str] = frozenset()
     """Keys of steps in `run` whose results are in the registry."""
+    index: Digest | None = None
+    """The index that the registry has, where nothing is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Plan:
 def make_plan(desired: Desired, observed: Observed, selection: Selection | None = None) -> Plan:
     """Compare. Raises ManifestError where no builder takes a model's format or target's engine."""
     selection = selection or Selection()
+    _check_selection(desired, selection)
     fleets = [f for f in desired.fleets if not selection.fleets or f.name in selection.fleets]
     wanted = {key for fleet in fleets for key in fleet.models}
     changes = []
@@ -105,44 +110,21 @@ def make_plan(desired: Desired, observed: Observed, selection: Selection | None 
     )
 
 
-def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
-    """What a model version is made from, by the name a person knows it by."""
-    files = {
-        "source": model.source,
-        "calibration data": model.calibration,
-        "evaluation data": model.evaluation,
-        "golden data": model.golden,
+def _check_selection(desired: Desired, selection: Selection) -> None:
+    known = {
+        "model": (selection.models, {model.name for model in desired.models}),
+        "target": (
+            selection.targets,
+            {variant.target.name for model in desired.models for variant in model.variants},
+        ),
+        "fleet": (selection.fleets, {fleet.name for fleet in desired.fleets}),
     }
-    values = {name: str(file.digest) for name, file in files.items() if file is not None}
-    values |= {f"builder {name}": str(digest) for name, digest in desired.builders.items()}
-    values["signing keys"] = _fingerprint(list(desired.signers))
-    values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})
-    values["calibration settings"] = _fingerprint(dict(model.calibration_params))
-    tensors = (*model.inputs, *model.outputs)
-    values["signature"] = _fingerprint(
-        [[t.name, t.datatype, t.shape, [dict(x) for x in t.transforms], t.labels] for t in tensors]
-    )
-    values["golden tolerance"] = _fingerprint(dict(model.golden_tolerance))
-    values["description"] = _fingerprint([model.task, model.description, model.license])
-    for variant in model.variants:
-        target = variant.target
-        values[f"target {target.name}"] = _fingerprint(
-            [
-                variant.precision,
-                target.platform.to_json(),
-                target.engine,
-                target.engine_version,
-                target.cores,
-                dict(target.quantization),
-                dict(target.limits),
-                target.requirements(),
-            ]
-        )
-    return values
-
-
-def _fingerprint(value: Any) -> str:
-    return str(Digest.of(canonical_json(value)))
+    for kind, (chosen, names) in known.items():
+        for name in sorted(chosen - names):
+            raise ManifestError(
+                f"no fleet uses a {kind} {name!r}" if kind != "fleet" else f"no fleet {name!r}",
+                hint=suggest(name, names),
+            )
 
 
 def _model_change(
@@ -151,11 +133,11 @@ def _model_change(
     steps = model_steps(model, desired)
     applied = observed.applied
     if applied is not None and applied.key == steps.sign.key and observed.intact:
-        return ModelChange(model, Action.UNCHANGED, ())
+        return ModelChange(model, Action.UNCHANGED, (), index=applied.index)
     action = Action.CREATE if applied is None else Action.UPDATE
     reasons: tuple[str, ...] = ("not in the registry",)
     if applied is not None:
-        reasons = _reasons(applied.inputs, model_inputs(model, desired))
+        reasons = _reasons(applied.inputs, steps.sign.params["inputs"])
         if not observed.intact:
             reasons = (*reasons, "the registry's tags were moved by something else")
         if not reasons:
@@ -205,19 +187,18 @@ def _fleet_change(
         action = Action.CREATE if release is None else Action.UPDATE
         reasons = tuple(f"{':'.join(key)} is built first" for key in pending)
         return FleetChange(fleet, action, reasons, release, step, pending)
-    return _compare_release(fleet, models, observed, release)
+    return _compare_release(fleet, models, release)
 
 
 def _compare_release(
     fleet: DesiredFleet,
     models: Mapping[ModelKey, ModelChange],
-    observed: Observed,
     release: FleetRelease | None,
 ) -> FleetChange:
     wanted = [
-        model_ref(models[key].model, applied.index)
-        for key in fleet.models
-        if (applied := observed.models[key].applied) is not None
+        model_ref(change.model, change.index)
+        for change in (models[key] for key in fleet.models)
+        if change.index is not None
     ]
     step = _release_step(fleet, models)
     if release is None:

@@ -29,7 +29,7 @@ def digest(text: str) -> Digest:
 
 def pinned(text: str) -> PinnedFile:
     """A file that is never read."""
-    return PinnedFile(Path("/nonexistent") / text, digest(text))
+    return PinnedFile(digest(text), Path("/nonexistent") / text)
 
 
 def target(name: str = "intel-nuc", **changes: Any) -> DesiredTarget:

@@ -1,0 +1,160 @@
+"""Apply a plan: build what is missing, publish what passed, release what is complete."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgectl.apply.events import Events
+from edgectl.apply.execute import Executor
+from edgectl.apply.inputs import Inputs
+from edgectl.apply.release import publish_release
+from edgectl.apply.schedule import State, run_steps
+from edgectl.errors import EdgectlError
+from edgectl.plan.compare import Action
+from edgectl.plan.step import StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgectl.apply.schedule import Outcome
+    from edgectl.apply.workspace import Workspace
+    from edgectl.digest import Digest
+    from edgectl.plan.compare import FleetChange, ModelChange, Plan
+    from edgectl.plan.step import Step
+    from edgectl.trust.release import FleetRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One step that failed."""
+
+    title: str
+    error: EdgectlError
+
+
+@dataclass(slots=True)
+class Report:
+    """How an apply ended."""
+
+    ran: int = 0
+    cached: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    releases: list[FleetRelease] = field(default_factory=list)
+    withheld: dict[str, str] = field(default_factory=dict)
+    """Fleet to why it was not released."""
+
+    def raise_failure(self) -> None:
+        """Raise the first failure, which then decides the exit code; return if there is none."""
+        if self.failures:
+            raise self.failures[0].error
+
+
+class Applier:
+    """Runs one plan."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        password: bytes,
+        *,
+        jobs: int | None = None,
+        events: Events | None = None,
+    ) -> None:
+        """Opens the keys, so that a wrong password stops an apply before it builds anything."""
+        self._workspace = workspace
+        self._plan = plan
+        self._jobs = jobs
+        self._events = events or Events()
+        self._key = workspace.private_key(password)
+        self._trust = workspace.trust(password)
+
+    def run(self) -> Report:
+        """Run every step, then release every fleet whose models are complete."""
+        report = Report()
+        cancel = threading.Event()
+        with tempfile.TemporaryDirectory(prefix="edgectl-apply-") as work:
+            executor = Executor(
+                self._workspace.store,
+                self._workspace.root,
+                self._key,
+                self._workspace.public_keys(),
+                inputs=Inputs(Path(work), self._workspace.access),
+                work=Path(work),
+                events=self._events,
+                cancel=cancel,
+            )
+            outcomes = run_steps(
+                [step for change in self._plan.models for step in change.run],
+                executor,
+                jobs=self._jobs,
+                alone=_measures_latency,
+                cancel=cancel,
+                on_outcome=lambda outcome: self._tell(outcome, executor),
+            )
+        for outcome in outcomes.values():
+            if outcome.error is not None:
+                report.failures.append(Failure(outcome.step.title, outcome.error))
+        report.cached = len(executor.hits)
+        done = sum(outcome.state is State.DONE for outcome in outcomes.values())
+        report.ran = done - report.cached
+        for fleet in self._plan.fleets:
+            self._release(fleet, outcomes, report)
+        return report
+
+    def _release(
+        self, change: FleetChange, outcomes: Mapping[str, Outcome], report: Report
+    ) -> None:
+        fleet = change.fleet
+        if change.step is None:
+            if change.action is Action.BLOCKED:
+                report.withheld[fleet.name] = "; ".join(change.reasons)
+            return
+        missing = [
+            outcomes[key].step.title
+            for key in change.step.uses.values()
+            if outcomes[key].state is not State.DONE
+        ]
+        if missing:
+            report.withheld[fleet.name] = f"it needs: {', '.join(missing)}"
+            return
+        models = {model.model.key: model.model for model in self._plan.models}
+        indexes = {
+            model.model.key: _index(model, outcomes)
+            for model in self._plan.models
+            if model.model.key in fleet.models
+        }
+        self._events.on_start(change.step)
+        try:
+            release = publish_release(self._trust, fleet, models, indexes)
+        except EdgectlError as error:
+            report.failures.append(Failure(change.step.title, error))
+            self._events.on_end(change.step, State.FAILED)
+            return
+        self._events.on_end(change.step, State.DONE)
+        if release is not None:
+            report.releases.append(release)
+
+    def _tell(self, outcome: Outcome, executor: Executor) -> None:
+        cached = outcome.step.key in executor.hits
+        self._events.on_end(outcome.step, "cached" if cached else outcome.state)
+
+
+def _measures_latency(step: Step) -> bool:
+    """Whether a step's result is a time on this machine, which other work would falsify."""
+    return step.kind is StepKind.EVALUATE and bool(step.params["latency"])
+
+
+def _index(change: ModelChange, outcomes: Mapping[str, Outcome]) -> Digest:
+    """The index of a model: just built, or found in the registry."""
+    if change.steps is not None:
+        result = outcomes[change.steps.index.key].result
+        if result is not None:
+            return result.manifest.digest
+    if change.index is None:
+        raise AssertionError(f"{change.model.key} was planned to be complete and is not")
+    return change.index

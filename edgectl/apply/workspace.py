@@ -1,0 +1,136 @@
+"""A project opened for work: its manifests, its registry, its releases and its keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from edgectl.build.builder import find_builders
+from edgectl.desired import expand
+from edgectl.errors import ConfigError, KeyFileError, TrustError
+from edgectl.manifest.load import load_project
+from edgectl.oci.access import open_store
+from edgectl.plan.observe import observe
+from edgectl.trust.keys import load_private, load_public
+from edgectl.trust.policy import Expiry
+from edgectl.trust.repository import TrustRepository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgectl.desired import Desired
+    from edgectl.manifest.collection import ManifestSet
+    from edgectl.manifest.project import Signing
+    from edgectl.oci.access import Access
+    from edgectl.oci.store import Store
+    from edgectl.plan.observed import Observed
+    from edgectl.trust.keys import PrivateKey, PublicKey
+    from edgectl.trust.release import FleetRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Everything that the verbs on a project share. Opening it makes no request."""
+
+    root: Path
+    manifests: ManifestSet
+    store: Store
+    access: Access
+
+    @classmethod
+    def open(cls, root: Path, access: Access) -> Self:
+        """Read the manifests below `root`; raises ManifestErrors with everything wrong in them."""
+        manifests = load_project(root)
+        return cls(root, manifests, open_store(manifests.project.registry, access), access)
+
+    def desired(self) -> Desired:
+        """What the manifests ask for, with every file hashed."""
+        builders = {builder.name: builder.digest for builder in find_builders(repository=self.root)}
+        signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
+        return expand(self.manifests, builders, signers)
+
+    def observe(self, desired: Desired) -> Observed:
+        """What the registry says of it."""
+        return observe(self.store, desired.models, self.releases())
+
+    def releases(self) -> dict[str, FleetRelease]:
+        """Fleet to its current release; empty where nothing was ever released.
+
+        Raises TrustError where the registry's release metadata is not what the root of trust here
+        vouches for.
+        """
+        trust = self._trust()
+        return trust.current() if trust.exists() else {}
+
+    def release(self, fleet: str) -> FleetRelease:
+        """The current release of one fleet; raises ConfigError if it has none."""
+        releases = self.releases()
+        if fleet not in releases:
+            known = ", ".join(sorted(releases)) or "none"
+            raise ConfigError(f"fleet {fleet!r} has no release", hint=f"released fleets: {known}")
+        return releases[fleet]
+
+    def history(self, fleet: str) -> list[FleetRelease]:
+        """Every release of one fleet, the oldest first; raises ConfigError if it has none."""
+        self.release(fleet)
+        return [release for _, release in self._trust().history(fleet)]
+
+    def publish(self, release: FleetRelease, password: bytes) -> None:
+        """Sign and publish a release."""
+        self.trust(password).publish({release.fleet: release})
+
+    def public_keys(self) -> tuple[PublicKey, ...]:
+        """The keys whose signatures are accepted; raises KeyFileError."""
+        return tuple(load_public(self._path(name)) for name in self._signing.public_keys)
+
+    def private_key(self, password: bytes) -> PrivateKey:
+        """The key that signs; raises KeyFileError if its signatures would not be accepted."""
+        key = load_private(self._path(self._signing.key), password)
+        if key.public not in self.public_keys():
+            raise KeyFileError(
+                f"the signing key {self._signing.key} is none of spec.signing.publicKeys",
+                hint="add its public half there, or correct spec.signing.key",
+            )
+        return key
+
+    def password_file(self, given: Path | None) -> Path | None:
+        """The password file of the command line, else of the project."""
+        named = self._signing.password_file
+        return given or (self._path(named) if named else None)
+
+    def trust(self, password: bytes) -> TrustRepository:
+        """The release repository, for writing.
+
+        Raises TrustError if there is none yet, KeyFileError if the keys to release with are not
+        here: before anything is built.
+        """
+        trust = self._trust(password)
+        if not trust.exists():
+            raise TrustError(
+                f"{self.store.location} has no release repository yet",
+                hint="make its keys and root with `edgectl trust init`",
+            )
+        for role in trust.status():
+            if role.role != "root" and role.keys_here < role.threshold:
+                raise KeyFileError(
+                    f"{role.keys_here} of the {role.threshold} {role.role} keys that a release "
+                    f"needs are in {self._path(self.manifests.project.spec.trust.directory)}",
+                    hint="put the private keys there, or release where they are",
+                )
+        return trust
+
+    def _trust(self, password: bytes | None = None) -> TrustRepository:
+        spec = self.manifests.project.spec.trust
+        return TrustRepository(
+            self.store,
+            self._path(spec.directory),
+            password=None if password is None else lambda: password,
+            expiry=Expiry(**spec.expiry.model_dump()),
+        )
+
+    @property
+    def _signing(self) -> Signing:
+        return self.manifests.project.spec.signing
+
+    def _path(self, relative: str) -> Path:
+        return self.manifests.project.path(relative)

@@ -1,0 +1,50 @@
+"""What a model version is made from, input by input: for saying what changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgectl.digest import Digest, canonical_json
+
+if TYPE_CHECKING:
+    from edgectl.desired import Desired, DesiredModel
+
+
+def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
+    """What a model version is made from, by the name a person knows it by."""
+    files = {
+        "source": model.source,
+        "calibration data": model.calibration,
+        "evaluation data": model.evaluation,
+        "golden data": model.golden,
+    }
+    values = {name: str(file.digest) for name, file in files.items() if file is not None}
+    values |= {f"builder {name}": str(digest) for name, digest in desired.builders.items()}
+    values["signing keys"] = _fingerprint(list(desired.signers))
+    values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})
+    values["calibration settings"] = _fingerprint(dict(model.calibration_params))
+    tensors = (*model.inputs, *model.outputs)
+    values["signature"] = _fingerprint(
+        [[t.name, t.datatype, t.shape, [dict(x) for x in t.transforms], t.labels] for t in tensors]
+    )
+    values["golden tolerance"] = _fingerprint(dict(model.golden_tolerance))
+    values["description"] = _fingerprint([model.task, model.description, model.license])
+    for variant in model.variants:
+        target = variant.target
+        values[f"target {target.name}"] = _fingerprint(
+            [
+                variant.precision,
+                target.platform.to_json(),
+                target.engine,
+                target.engine_version,
+                target.cores,
+                dict(target.quantization),
+                dict(target.limits),
+                target.requirements(),
+            ]
+        )
+    return values
+
+
+def _fingerprint(value: Any) -> str:
+    return str(Digest.of(canonical_json(value)))

@@ -1,0 +1,245 @@
+"""The plan: what is created, updated, left alone, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgectl.errors import ManifestError
+from edgectl.plan.chain import model_steps
+from edgectl.plan.compare import Action, Plan, Selection, make_plan
+from edgectl.plan.observed import Applied, Observed, ObservedModel
+from edgectl.plan.rollout import assign
+from edgectl.plan.step import StepKind
+from edgectl.trust.release import FleetRelease, Selector
+from tests.support.desired import desired, digest, fleet, model, pinned, target
+
+if TYPE_CHECKING:
+    from edgectl.desired import Desired, DesiredModel
+
+
+def applied(of: Desired, which: DesiredModel) -> ObservedModel:
+    """The registry as an undisturbed apply leaves it."""
+    steps = model_steps(which, of)
+    record = Applied(
+        steps.sign.key,
+        digest(f"index {which.key}"),
+        digest(f"image {which.key}"),
+        {v.target.name: digest(v.target.name) for v in which.variants},
+        steps.sign.params["inputs"],
+    )
+    return ObservedModel(Applied.from_bytes(record.to_bytes()), record.index, record.image)
+
+
+def after_apply(of: Desired) -> Observed:
+    """Everything applied and released."""
+    models = {m.key: applied(of, m) for m in of.models}
+    plan = make_plan(of, Observed(models))
+    releases = {}
+    for change in plan.fleets:
+        refs = [
+            next(
+                ref
+                for m in plan.models
+                if m.model.key == key and m.index is not None
+                for ref in [_ref(m.model, m.index)]
+            )
+            for key in change.fleet.models
+        ]
+        rings = assign(change.fleet, refs, None).rings
+        releases[change.fleet.name] = FleetRelease(change.fleet.name, 1, Selector(), rings)
+    return Observed(models, releases)
+
+
+def _ref(which, index):  # type: ignore[no-untyped-def]
+    from edgectl.plan.compare import model_ref
+
+    return model_ref(which, index)
+
+
+def only(plan: Plan) -> tuple[Action, tuple[str, ...]]:
+    (change,) = plan.models
+    return change.action, change.reasons
+
+
+def test_an_empty_registry_gets_everything() -> None:
+    plan = make_plan(desired(), Observed())
+    assert only(plan) == (Action.CREATE, ("not in the registry",))
+    assert [change.action for change in plan.fleets] == [Action.CREATE]
+    kinds = [step.kind for step in plan.models[0].run]
+    assert kinds == [
+        StepKind.IMPORT, StepKind.EVALUATE, StepKind.OPTIMIZE, StepKind.EVALUATE,
+        StepKind.PACKAGE, StepKind.INDEX, StepKind.IMAGE, StepKind.ATTEST, StepKind.SIGN,
+    ]  # fmt: skip
+
+
+def test_nothing_to_do_after_an_apply() -> None:
+    plan = make_plan(desired(), after_apply(desired()))
+    assert not plan.changed
+    assert plan.models[0].run == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"source": pinned("other")}, "source changed"),
+        ({"calibration": pinned("other")}, "calibration data changed"),
+        ({"evaluation": pinned("other")}, "evaluation data changed"),
+        ({"golden": pinned("other")}, "golden data changed"),
+        ({"gates": {"accuracy": {"min": 0.99}}}, "gates changed"),
+        ({"calibration_params": {"method": "entropy"}}, "calibration settings changed"),
+        ({"golden_tolerance": {"absolute": 0.1}}, "golden tolerance changed"),
+        ({"description": "new words"}, "description changed"),
+        ({"task": "regression"}, "description changed"),
+        ({"license": "MIT"}, "description changed"),
+        ({"inputs": (replace(model().inputs[0], transforms=({"layout": "NCHW"},)),)},
+         "signature changed"),
+    ],
+)  # fmt: skip
+def test_each_input_of_a_model_is_a_reason_to_update(
+    change: dict[str, object], reason: str
+) -> None:
+    before = after_apply(desired())
+    assert only(make_plan(desired(model(**change)), before)) == (Action.UPDATE, (reason,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine_version": ">=1.30"},
+        {"quantization": {"activations": "int8", "weights": "int8"}},
+        {"limits": {"latency": 0.5}},
+        {"cores": 2},
+        {"providers": ("CUDAExecutionProvider",)},
+        {"cpu_features": ("avx2",)},
+        {"accelerators": ("gpu",)},
+        {"family": "server"},
+    ],
+)
+def test_each_part_of_a_target_is_a_reason_to_update(change: dict[str, object]) -> None:
+    before = after_apply(desired())
+    variant = replace(model().variants[0], target=target(**change))
+    plan = make_plan(desired(model(variants=(variant,))), before)
+    assert only(plan) == (Action.UPDATE, ("target intel-nuc changed",))
+
+
+def test_a_new_builder_and_a_new_signer_are_reasons() -> None:
+    before = after_apply(desired())
+    newer = replace(desired(), builders={**desired().builders, "onnx": digest("newer")})
+    assert only(make_plan(newer, before)) == (Action.UPDATE, ("builder onnx changed",))
+    signed = replace(desired(), signers=("other",))
+    assert only(make_plan(signed, before)) == (Action.UPDATE, ("signing keys changed",))
+
+
+def test_hardware_that_nothing_depends_on_changes_nothing() -> None:
+    before = after_apply(desired())
+    variant = replace(model().variants[0], target=target(memory=1, storage=1))
+    assert not make_plan(desired(model(variants=(variant,))), before).changed
+
+
+def test_a_target_that_is_added_says_so() -> None:
+    before = after_apply(desired())
+    more = desired(model("digits", "1.0.0", "intel-nuc", "pi"))
+    assert only(make_plan(more, before)) == (Action.UPDATE, ("target pi added",))
+
+
+def test_a_tag_that_was_moved_is_drift() -> None:
+    before = after_apply(desired())
+    key = model().key
+    moved = replace(before.models[key], index=digest("something else"))
+    plan = make_plan(desired(), Observed({key: moved}, before.releases))
+    assert only(plan)[0] is Action.UPDATE
+    assert "moved" in only(plan)[1][0]
+
+
+def test_a_cached_step_is_known() -> None:
+    step = model_steps(model(), desired()).imported
+    plan = make_plan(
+        desired(), Observed({model().key: ObservedModel(cached=frozenset({step.key}))})
+    )
+    assert plan.models[0].cached == {step.key}
+
+
+def test_two_targets_with_the_same_quantisation_share_one_optimize_step() -> None:
+    steps = model_steps(model("digits", "1.0.0", "a", "b"), desired()).steps
+    assert [step.kind for step in steps].count(StepKind.OPTIMIZE) == 1
+    assert [step.kind for step in steps].count(StepKind.PACKAGE) == 2
+
+
+def test_fp32_needs_no_optimize_step() -> None:
+    variant = replace(model().variants[0], precision="fp32")
+    kinds = [step.kind for step in model_steps(model(variants=(variant,)), desired()).steps]
+    assert StepKind.OPTIMIZE not in kinds
+
+
+def test_a_new_version_updates_the_first_ring_of_the_release() -> None:
+    before = after_apply(desired())
+    newer = model("digits", "1.1.0")
+    of = desired(newer)
+    seen = Observed({newer.key: applied(of, newer)}, before.releases)
+    (change,) = make_plan(of, seen).fleets
+    assert change.action is Action.UPDATE
+    assert change.reasons == ("ring canary: digits 1.0.0 -> 1.1.0",)
+
+
+def test_a_ring_whose_settings_change_is_released_anew() -> None:
+    before = after_apply(desired())
+    base = fleet()
+    soak = replace(base.rings[0].soak, duration=60.0)
+    changed = replace(base, rings=(replace(base.rings[0], soak=soak), base.rings[1]))
+    (change,) = make_plan(desired(fleets=(changed,)), before).fleets
+    assert change.reasons == ("ring canary: settings changed",)
+
+
+def test_selecting_a_target_builds_it_and_releases_nothing() -> None:
+    of = desired(model("digits", "1.0.0", "a", "b"), fleets=(fleet(targets=("a", "b")),))
+    plan = make_plan(of, Observed(), Selection(targets=frozenset({"a"})))
+    assert {step.target for step in plan.models[0].run if step.kind is StepKind.PACKAGE} == {"a"}
+    assert StepKind.INDEX not in {step.kind for step in plan.models[0].run}
+    assert [change.action for change in plan.fleets] == [Action.BLOCKED]
+
+
+def test_selecting_a_model_leaves_fleets_that_need_others_alone() -> None:
+    of = desired(model("digits"), model("tumour"))
+    plan = make_plan(of, Observed(), Selection(models=frozenset({"digits"})))
+    assert [change.model.name for change in plan.models] == ["digits"]
+    assert [change.action for change in plan.fleets] == [Action.BLOCKED]
+
+
+def test_selecting_a_fleet_leaves_the_models_of_others_alone() -> None:
+    fleets = (fleet(("digits", "1.0.0"), name="a"), fleet(("tumour", "1.0.0"), name="b"))
+    of = desired(model("digits"), model("tumour"), fleets=fleets)
+    plan = make_plan(of, Observed(), Selection(fleets=frozenset({"a"})))
+    assert [change.model.name for change in plan.models] == ["digits"]
+    assert [change.fleet.name for change in plan.fleets] == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["models", "targets", "fleets"])
+def test_selecting_what_is_not_there_is_an_error_with_a_suggestion(kind: str) -> None:
+    names = {"models": "digit", "targets": "intel-nux", "fleets": "shopp"}
+    with pytest.raises(ManifestError) as caught:
+        make_plan(desired(), Observed(), Selection(**{kind: frozenset({names[kind]})}))
+    assert "did you mean" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("change", [{"source_format": "coreml"}, {"engine": "tflm"}])
+def test_what_no_builder_takes_is_refused_with_what_can_be_built(change: dict[str, str]) -> None:
+    if "engine" in change:
+        which = model(variants=(replace(model().variants[0], target=target(**change)),))
+    else:
+        which = model(**change)
+    with pytest.raises(ManifestError, match="no builder") as caught:
+        make_plan(desired(which), Observed())
+    assert "onnx" in (caught.value.hint or "")
+
+
+def test_keys_depend_on_what_a_step_is_made_from_and_on_nothing_else() -> None:
+    one = {s.title: s.key for s in model_steps(model(), desired()).steps}
+    again = {s.title: s.key for s in model_steps(model(), desired()).steps}
+    assert one == again
+    moved = replace(pinned("digits-1.0.0.onnx"), path=None)
+    assert {s.title: s.key for s in model_steps(model(source=moved), desired()).steps} == one
+    other = {s.title: s.key for s in model_steps(model(source=pinned("x")), desired()).steps}
+    assert not set(one.values()) & set(other.values())
