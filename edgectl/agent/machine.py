@@ -49,6 +49,11 @@ class Row:
     crashed: State
     nothing: State | None = None
 
+    @property
+    def is_probation(self) -> bool:
+        """Whether the new slot may be serving without having proven itself."""
+        return self.crashed is State.ROLLBACK
+
 
 _S = State
 TABLE: dict[State, Row] = {

@@ -88,19 +88,21 @@ class PollRecord:
     """What the last poll found."""
 
     settled: str = ""
-    """Names release metadata and device facts that need no further work (see `update.settle`)."""
+    """Names the release metadata and device facts that need no further work (`Work.check`)."""
     expires: float = 0.0
     """When the release metadata expires, in seconds since 1970; 0: never seen."""
     generation: int = 0
     ring: str = ""
     polled: float = 0.0
-    """When the registry was last reached."""
+    """When the last poll came to an end that settled something, in seconds since 1970."""
     attempts: int = 0
     """Failures in a row."""
     not_before: float = 0.0
     """Earliest next attempt, in seconds since 1970."""
     error: dict[str, str] = field(default_factory=dict)
     """`code`, `message` and `hint` of the last failure; empty after a success."""
+    refusal: dict[str, str] = field(default_factory=dict)
+    """The same of the failure that settled the release: why it is not what runs here."""
 
 
 class StateStore:
