@@ -1,4 +1,4 @@
-"""Open the store that a location names."""
+"""Open the store that a location names, and what a reference names in it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgectl.errors import NotFoundError
+from edgectl.oci.reference import Reference
+
 if TYPE_CHECKING:
+    from edgectl.oci.descriptor import Descriptor
     from edgectl.oci.reference import RegistryLocation
-    from edgectl.oci.store import Store
+    from edgectl.oci.store import Repository, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +41,16 @@ def open_store(location: RegistryLocation, access: Access | None = None) -> Stor
     from edgectl.oci.http import HttpStore
 
     return HttpStore(location, access or Access())
+
+
+def open_artifact(text: str, access: Access | None = None) -> tuple[Repository, Descriptor]:
+    """The repository that a reference names, and the manifest or index that it points at.
+
+    Raises ConfigError if it is no reference, NotFoundError if nothing is there.
+    """
+    reference = Reference.parse(text)
+    repository = open_store(reference.location, access).repository(reference.name)
+    descriptor = repository.resolve(reference.target)
+    if descriptor is None:
+        raise NotFoundError(f"there is no {reference}", hint="is the tag or digest right?")
+    return repository, descriptor

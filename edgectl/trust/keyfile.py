@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import serialization
 
-from edgectl.errors import KeyFileError, StorageError
+from edgectl.errors import KeyFileError
+from edgectl.oci.filesystem import storage_error, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.trust.keys import PrivateKey
 
-PASSWORD_VARIABLE = "EDGECTL_KEY_PASSWORD"  # noqa: S105 - the variable's name
 _LABEL = "ENCRYPTED SIGSTORE PRIVATE KEY"
 _LABELS = (_LABEL, "ENCRYPTED COSIGN PRIVATE KEY")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s([A-Za-z0-9+/=\s]+)-----END \1-----")
@@ -82,7 +82,7 @@ def decrypt(pem: bytes, password: bytes, name: str) -> bytes:
     except CryptoError as error:
         raise KeyFileError(
             f"the password does not open {name}",
-            hint=f"give the right one in {PASSWORD_VARIABLE} or a password file",
+            hint="give the right one in EDGECTL_KEY_PASSWORD or a password file",
         ) from error
 
 
@@ -137,7 +137,7 @@ def write_key_pair(prefix: Path, key: PrivateKey, password: bytes) -> tuple[Path
     except FileExistsError as error:
         raise KeyFileError(f"{error.filename} appeared while keys were being made") from error
     except OSError as error:
-        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
+        raise storage_error(error, f"writing the keys {prefix}") from error
     return private, public
 
 
@@ -153,17 +153,4 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         os.link(temporary, path)  # unlike rename, fails if the name is taken
     finally:
         temporary.unlink()
-
-
-def password_given(file: Path | None) -> bytes | None:
-    """The password from a file (its last line break dropped) or from EDGECTL_KEY_PASSWORD.
-
-    None where neither is given: the command line then asks. Raises KeyFileError.
-    """
-    if file is not None:
-        try:
-            return file.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
-        except OSError as error:
-            raise KeyFileError(f"cannot read the password file {file}: {error.strerror}") from error
-    value = os.environ.get(PASSWORD_VARIABLE)
-    return None if value is None else value.encode()
+    sync_directory(path.parent)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from edgectl.errors import KeyFileError
-from edgectl.trust.keyfile import PASSWORD_VARIABLE, write_key_pair
+from edgectl.trust.keyfile import write_key_pair
 from edgectl.trust.keys import generate, load_private, load_public
 from edgectl.trust.policy import ROLES
 
@@ -99,7 +99,7 @@ class Keyring:
             if self._ask is None:
                 raise KeyFileError(
                     f"a password is needed to open the keys in {self.directory}",
-                    hint=f"give it in {PASSWORD_VARIABLE} or in a password file",
+                    hint="give it in EDGECTL_KEY_PASSWORD or in a password file",
                 )
             self._password = self._ask()
         return self._password

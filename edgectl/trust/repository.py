@@ -21,6 +21,7 @@ from edgectl.trust.policy import ROLES, Expiry, KeyPolicy
 from edgectl.trust.publishing import exclusively
 from edgectl.trust.release import MAX_RELEASE_BYTES, FleetRelease
 from edgectl.trust.state import (
+    ROOT_FILE,
     Anchor,
     State,
     newest_root,
@@ -81,6 +82,11 @@ class TrustRepository:
         self._expiry = expiry or Expiry()
         self._now = now
         self._writer = MetadataWriter(self._repository, self._keyring, self._expiry, now)
+
+    @property
+    def root_file(self) -> Path:
+        """The root of trust that devices are shipped with."""
+        return self._directory / ROOT_FILE
 
     def init(self, policy: KeyPolicy | None = None) -> None:
         """Make keys and the first, empty release; an interrupted run is completed.
