@@ -35,6 +35,16 @@ CALIBRATION_BATCH = 16
 TOLERANCE = {"absolute": 1e-4, "relative": 1e-3}
 """How far clean-up may move an output (numpy.allclose): only the order of additions changes."""
 
+DEFAULTS: dict[str, Any] = {
+    "activations": "uint8",
+    "weights": "int8",
+    "symmetricActivations": False,
+    "perChannel": True,
+    "method": "minmax",
+    "percentile": 99.99,
+}
+"""What suits an x86 or Arm CPU."""
+
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that int8 speeds up."""
 FOLLOWING = (
@@ -343,9 +353,9 @@ def compare_outputs(source: Path, result: Path, samples: dict[str, np.ndarray]) 
 def optimize(task: Task) -> Done:
     """Quantise to int8 with QuantizeLinear/DequantizeLinear pairs, or pass fp32 through.
 
-    Roles: `model`, and `calibration` for int8. Params: `precision` (int8 or fp32), `activations`
-    (uint8 or int8), `symmetricActivations`, `perChannel`, `method` (minmax, entropy, percentile)
-    and `percentile`.
+    Roles: `model`, and `calibration` for int8. Params: `precision` (int8 or fp32), and for int8
+    `activations` and `weights` (uint8 or int8), `symmetricActivations`, `perChannel`, `method`
+    (minmax, entropy, percentile) and `percentile`; DEFAULTS hold where they are absent.
     """
     target = Path("model.onnx")
     if task.params["precision"] == "fp32":
@@ -361,7 +371,7 @@ def optimize(task: Task) -> Done:
     model = onnx.load_model(task.inputs["model"])
     data = read_calibration(task.inputs.get("calibration"), model)
     report(0.2, f"calibrating on {len(next(iter(data.values())))} samples")
-    quantize(task.inputs["model"], target, data, task.params)
+    quantize(task.inputs["model"], target, data, DEFAULTS | task.params)
     quantized = onnx.load_model(target)
     pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
     if not pairs:
@@ -420,7 +430,7 @@ def quantize(
         "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
     }
     if params["method"] == "percentile":
-        options["CalibPercentile"] = float(params.get("percentile") or 99.99)
+        options["CalibPercentile"] = float(params["percentile"])
     if params["method"] == "entropy":
         options["CalibTensorRangeSymmetric"] = symmetric
     prepared = Path("prepared.onnx")
@@ -428,7 +438,7 @@ def quantize(
     model = onnx.load_model(prepared)
     flatten_gemm_biases(model.graph)
     save(model, prepared)
-    signed = params["activations"] == "int8"
+    types = {"int8": quantization.QuantType.QInt8, "uint8": quantization.QuantType.QUInt8}
     quantization.quantize_static(
         prepared,
         target,
@@ -437,8 +447,8 @@ def quantize(
         op_types_to_quantize=[*WEIGHTED, *FOLLOWING],
         nodes_to_exclude=in_real_units(model.graph),
         per_channel=bool(params["perChannel"]),
-        activation_type=quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
+        activation_type=types[params["activations"]],
+        weight_type=types[params["weights"]],
         calibrate_method=methods[params["method"]],
         extra_options=options,
     )

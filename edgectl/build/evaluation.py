@@ -34,7 +34,7 @@ def report_for(
         "metrics": dict(raw["metrics"]),
         "samples": raw["samples"],
         "sizeBytes": raw["sizeBytes"],
-        "engine": dict(host["engine"]),
+        "engine": host["engine"],
         "providers": list(host["providers"]),
     }
     measured = raw.get("measured")
