@@ -49,6 +49,7 @@ class ServedModel:
         self._limits = limits
         self._inputs = {spec.name: spec for spec in signature.inputs}
         self._outputs = {spec.name: spec for spec in signature.outputs}
+        self._row_seconds = math.inf
 
     @classmethod
     def load(cls, path: Path, *, threads: int, limits: Limits) -> ServedModel:
@@ -62,6 +63,13 @@ class ServedModel:
             if problems:
                 raise EngineError(f"{path}: golden outputs differ: {'; '.join(problems)}")
         return cls(signature, session, limits)
+
+    def expected_seconds(self, request: InferRequest) -> float:
+        """How long the engine should take for a request of plain tensors, from the slowest of its
+        recent runs; infinite if that is not known, or images have to be decoded first."""
+        if any(tensor.datatype == "BYTES" for tensor in request.inputs):
+            return math.inf
+        return _rows(request) * self._row_seconds
 
     def infer(self, request: InferRequest) -> tuple[list[OutputTensor], float]:
         """Answer a request; also says how many seconds the engine alone took.
@@ -77,7 +85,13 @@ class ServedModel:
         started = time.perf_counter()
         results = self._session.run(inputs)
         seconds = time.perf_counter() - started
+        self._learn(seconds / _rows(request))
         return [self._answer(output, results) for output in requested], seconds
+
+    def _learn(self, row_seconds: float) -> None:
+        """Keep a maximum that slowly forgets; threads may race here, as any of their values do."""
+        known = self._row_seconds
+        self._row_seconds = row_seconds if known == math.inf else max(row_seconds, 0.9 * known)
 
     def _read(self, tensor: InputTensor) -> Array:
         spec = self._inputs.get(tensor.name)
@@ -148,6 +162,11 @@ class ServedModel:
             processed = transforms.postprocess(spec, array)
             array = processed if isinstance(processed, np.ndarray) else processed.to_bytes_tensor()
         return OutputTensor(output.name, array, output.binary)
+
+
+def _rows(request: InferRequest) -> int:
+    """The batch of a request, where its inputs have one."""
+    return max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=1)
 
 
 def _text(array: Array, name: str) -> Array:
