@@ -116,7 +116,7 @@ def write_halves_directory(
     (path / "signature.json").write_text(json.dumps(signature.to_json()))
     image = np.random.default_rng(0).random((rows, 1, SIZE, SIZE), np.float32)
     session = load_session(path / "model.onnx")
-    np.savez(path / "golden.npz", image=image, **session.run({"image": image}))
+    np.savez(path / "golden.npz", image=image, scores=session.run({"image": image})["scores"])
     session.close()
     return path
 

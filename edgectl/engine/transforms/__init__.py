@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgectl.engine.errors import InputError
+from edgectl.engine.transforms.image import Crop, Resize
 from edgectl.engine.transforms.registry import canonical, read_post, read_pre
 from edgectl.engine.transforms.scores import ArgMax, Classes, TopK
-from edgectl.engine.transforms.values import Dtype
+from edgectl.engine.transforms.values import Dtype, Layout, Normalize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +86,11 @@ def _check_input(spec: TensorSpec) -> None:
     if [name for name, _ in transforms].count("decode") != 1 or not accepts_encoded(spec):
         raise ValueError(f"input {spec.name!r}: 'decode' must come first, and once")
     shape: tuple[int, ...] = ()
+    laid_out = False
     for name, transform in transforms:
+        if laid_out and isinstance(transform, Resize | Crop | Normalize):
+            raise ValueError(f"input {spec.name!r}: transform {name!r} must come before 'layout'")
+        laid_out = laid_out or isinstance(transform, Layout)
         try:
             shape = transform.shape(shape)
         except ValueError as error:

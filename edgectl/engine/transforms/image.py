@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +79,7 @@ class Decode:
         kind = _sniff(encoded)
         if kind == "WEBP":  # Its decoder allocates the canvas as it opens.
             self._check_size(*_webp_size(encoded))
-        importlib.import_module(_PLUGINS[kind])
+        _prepare(kind)
         try:
             pixels = np.asarray(self._open(encoded, kind))
         except _DECODE_ERRORS as error:
@@ -119,6 +121,14 @@ class Decode:
             canvas.alpha_composite(image.convert("RGBA"))
             image = canvas
         return image.convert("L" if self.mode == "L" else "RGB")
+
+
+@cache
+def _prepare(kind: str) -> None:
+    """Import one decoder, not all forty, and keep Pillow's warnings about damaged metadata, whose
+    texts a hostile client chooses, out of the log."""
+    importlib.import_module(_PLUGINS[kind])
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _sniff(encoded: bytes) -> str:
@@ -205,8 +215,8 @@ class Resize:
             return self._resample(pixels, self.width, self.height, (0, 0, width, height))
         if self.fit == "cover":
             scale = max(across, down)
-            left = (width - self.width / scale) / 2
-            top = (height - self.height / scale) / 2
+            left = max(0.0, (width - self.width / scale) / 2)  # Rounding may make it negative.
+            top = max(0.0, (height - self.height / scale) / 2)
             box = (left, top, width - left, height - top)
             return self._resample(pixels, self.width, self.height, box)
         scale = min(across, down)
@@ -284,4 +294,4 @@ class Crop:
 
 def _require_picture(shape: Sequence[int]) -> None:
     if len(shape) != 3:
-        raise ValueError("works on a picture; put it after decode and before layout")
+        raise ValueError("works on a picture, and so must come before reshape")

@@ -58,7 +58,7 @@ class Normalize:
         if given > 1 and shape[-1] not in (-1, given):
             raise ValueError(
                 f"parameters 'mean' and 'std' have {given} values, but the last axis has "
-                f"{shape[-1]} (put normalize before layout)"
+                f"{shape[-1]}"
             )
         return shape
 
@@ -104,7 +104,7 @@ class Layout:
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape after this transform."""
         if len(shape) != 3:
-            raise ValueError("works on a picture; put it after decode, and once")
+            raise ValueError("works on a picture, and so must come before reshape")
         return (shape[2], shape[0], shape[1]) if self.order == "NCHW" else shape
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:

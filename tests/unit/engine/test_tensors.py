@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,13 +40,13 @@ def test_a_shape_matches_itself_with_any_sizes_left_open(
 @given(
     shape=st.lists(st.integers(0, 4), min_size=1, max_size=3),
     datatype=st.sampled_from([name for name in DATATYPES if name != "BYTES"]),
-    order=st.sampled_from(["<", ">"]),
+    byte_order=st.sampled_from(["<", ">"]),
 )
 def test_check_keeps_values_and_makes_them_native(
-    shape: list[int], datatype: str, order: str
+    shape: list[int], datatype: str, byte_order: Literal["<", ">"]
 ) -> None:
     values = np.arange(np.prod(shape)).reshape(shape).astype(numpy_dtype(datatype))
-    given_array = np.asfortranarray(values.astype(values.dtype.newbyteorder(order)))
+    given_array = np.asfortranarray(values.astype(values.dtype.newbyteorder(byte_order)))
     checked = check(TensorSpec("x", datatype, (-1, *shape[1:])), given_array)
     np.testing.assert_array_equal(checked, values)
     assert checked.dtype.isnative
