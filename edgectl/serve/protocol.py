@@ -31,6 +31,7 @@ JSON_LIMIT = 4 << 20
 many times the memory. Larger tensors go as binary data."""
 HEADER_LENGTH = "inference-header-content-length"
 _MAX_TENSORS = 256
+_MAX_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,8 @@ def _name(value: Mapping[str, Any], kind: str) -> str:
     name = value.get("name")
     if not isinstance(name, str) or not name:
         raise InputError(f"an {kind} has no 'name'")
+    if len(name) > _MAX_NAME:
+        raise InputError(f"the name of an {kind} is longer than {_MAX_NAME} characters")
     return name
 
 

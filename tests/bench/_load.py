@@ -64,7 +64,7 @@ def _measure(order: dict[str, Any]) -> dict[str, float]:
         connection.send()
         while connection.receive() is None:
             pass
-    seconds = []
+    seconds: list[float] = []
     started = time.perf_counter()
     with selectors.DefaultSelector() as selector:
         for connection in connections:
