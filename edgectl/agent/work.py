@@ -169,7 +169,8 @@ class Work:
             )  # fmt: skip
             require_healthy(name, report, model.variant.requires, simulated=simulated)
             reports[name] = report.to_json(simulated=simulated)
-        self._device.memory.save_record("warmup", reports)
+        measured = {"slot": str(self._slot(operation)), "models": reports}
+        self._device.memory.save_record("warmup", measured)
         return operation
 
     # -- on probation ----------------------------------------------------------------------
@@ -242,7 +243,7 @@ class Work:
         return operation
 
     def failed(self, operation: Operation) -> Operation:
-        """Remove what failed for good, or filled the disk; what may yet pass keeps its downloads."""
+        """Remove what failed for good or filled the disk; what may yet pass keeps its downloads."""
         if from_text(operation.error).get("code") in {HealthError.code, StorageFullError.code}:
             self._device.slots.prune()
         return operation
