@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgectl.build.builder import find_builder, find_builders, find_importer, load_builder
+from edgectl.errors import ToolchainError
+from tests.support.builders import make_builder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_shipped_builders_are_found() -> None:
+    assert {builder.name for builder in find_builders()} >= {"onnx", "sklearn"}
+    assert find_importer("onnx").name == "onnx"
+    assert find_importer("skops").name == "sklearn"
+    assert "evaluate" in find_builder("onnx").actions
+
+
+def test_the_users_builder_comes_first(tmp_path: Path) -> None:
+    mine = make_builder(tmp_path / "builders", "pass", name="onnx")
+    assert find_builder("onnx", repository=tmp_path) == mine
+    assert find_builder("onnx").directory != mine.directory
+    names = [builder.name for builder in find_builders(repository=tmp_path)]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("file", ["builder.yaml", "requirements.lock", "build.py"])
+def test_the_digest_covers_every_file(tmp_path: Path, file: str) -> None:
+    before = make_builder(tmp_path, "pass")
+    path = before.directory / file
+    path.write_text(path.read_text() + "\n# changed\n")
+    after = load_builder(before.directory)
+    assert after.digest != before.digest
+    assert (after.lock_digest != before.lock_digest) == (file == "requirements.lock")
+
+
+def test_an_unknown_builder_names_the_known_ones() -> None:
+    with pytest.raises(ToolchainError, match="no builder 'caffe'") as caught:
+        find_builder("caffe")
+    assert "onnx" in str(caught.value.hint)
+
+
+def test_an_unknown_format_names_the_known_ones() -> None:
+    with pytest.raises(ToolchainError, match="format 'caffe'") as caught:
+        find_importer("caffe")
+    assert "skops" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("[", "cannot be read"),
+        ("- a", "not a mapping"),
+        ("protocol: 2\nname: toy", "protocol 2"),
+        ("protocol: 1\nname: other", "not the folder's name"),
+        ("protocol: 1\nname: toy\nactions: import\nformats: []", "actions is not a list"),
+        ("protocol: 1\nname: toy\nactions: [fly]\nformats: []", "unknown actions fly"),
+    ],
+)
+def test_a_malformed_builder_is_refused(tmp_path: Path, spec: str, problem: str) -> None:
+    builder = make_builder(tmp_path, "pass")
+    (builder.directory / "builder.yaml").write_text(spec)
+    with pytest.raises(ToolchainError, match=problem):
+        load_builder(builder.directory)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    builder = make_builder(tmp_path, "pass")
+    builder.lock.unlink()
+    with pytest.raises(ToolchainError, match=r"requirements\.lock"):
+        load_builder(builder.directory)

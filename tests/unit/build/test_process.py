@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgectl.build.process import MAX_LINE_BYTES, STDERR_TAIL_LINES, CancelledError, run_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENV = {"PATH": os.environ["PATH"]}
+
+
+def run(script: str, cwd: Path, **options: threading.Event) -> tuple[int, list[str], list[str]]:
+    lines: list[str] = []
+    command = [sys.executable, "-c", script]
+    status, tail = run_process(command, cwd=cwd, env=ENV, on_line=lines.append, **options)
+    return status, lines, tail
+
+
+def test_lines_arrive_one_by_one_with_the_exit_status(tmp_path: Path) -> None:
+    script = "import sys; print('one'); print('two', end=''); sys.exit(3)"
+    assert run(script, tmp_path) == (3, ["one", "two"], [])
+
+
+def test_only_the_end_of_stderr_is_kept(tmp_path: Path) -> None:
+    _, _, tail = run("import sys\nfor i in range(500): print(i, file=sys.stderr)", tmp_path)
+    assert tail == [str(i) for i in range(500 - STDERR_TAIL_LINES, 500)]
+
+
+def test_a_line_without_an_end_is_cut(tmp_path: Path) -> None:
+    length = 3 * MAX_LINE_BYTES
+    _, lines, _ = run(f"print('x' * {length})", tmp_path)
+    assert sum(map(len, lines)) == length
+    assert max(map(len, lines)) <= MAX_LINE_BYTES + (16 << 10)
+
+
+def test_output_that_is_not_utf8_is_replaced(tmp_path: Path) -> None:
+    _, lines, _ = run(r"import os; os.write(1, b'\xff\n')", tmp_path)
+    assert lines == ["\ufffd"]
+
+
+def test_cancelling_kills_the_process_and_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = (
+        "import os, subprocess, sys, time, pathlib\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
+        "print('started', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    cancel = threading.Event()
+    with pytest.raises(CancelledError):
+        run_process(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=ENV,
+            on_line=lambda _: cancel.set(),
+            cancel=cancel,
+        )
+    for pid in map(int, pids.read_text().split()):
+        assert _ends(pid)
+
+
+def test_a_child_that_outlives_its_parent_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys\n"
+        "null = subprocess.DEVNULL\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+        " stdout=null, stderr=null)\n"
+        "print(child.pid)\n"
+    )
+    status, lines, _ = run(script, tmp_path)
+    assert status == 0
+    assert _ends(int(lines[0]))
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that nobody waits for, within a few seconds."""
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - /proc is not a tree of files
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
