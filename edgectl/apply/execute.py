@@ -10,6 +10,7 @@ from edgectl.apply.publish import PUBLISHERS
 from edgectl.apply.result import load_result, save_result
 from edgectl.build.builder import find_builder
 from edgectl.build.runner import Request, run
+from edgectl.engine.host import host_architecture
 from edgectl.errors import SignatureError
 from edgectl.plan.step import StepKind
 from edgectl.trust import signature
@@ -48,7 +49,7 @@ class Executor:
         self.store = store
         self.inputs = inputs
         self.key = key
-        self._root = root
+        self.root = root
         self._accepted = accepted
         self._work = work
         self._events = events
@@ -59,7 +60,8 @@ class Executor:
     def __call__(self, step: Step, outcomes: Mapping[str, Outcome]) -> StepResult:
         """The step's result, from the cache where it is there and signed by an accepted key."""
         repository = self.store.repository(step.repository)
-        cached = self._cached(repository, step)
+        # Tags that something moved are put right by signing again: that is never cached.
+        cached = None if step.kind is StepKind.SIGN else self._cached(repository, step)
         if cached is not None:
             self.hits.add(step.key)
             return cached
@@ -100,12 +102,15 @@ class Executor:
     def _build(
         self, step: Step, repository: Repository, outcomes: Mapping[str, Outcome]
     ) -> StepResult:
-        builder = find_builder(step.builder or "", repository=self._root)
+        builder = find_builder(step.builder or "", repository=self.root)
+        params = dict(step.params)
+        if step.kind is StepKind.EVALUATE and params.get("architecture") != host_architecture():
+            params["latency"] = False  # a time measured here would say nothing of the target
         request = Request(
             action=step.kind,
             model=":".join(step.model or ()),
             inputs=self.local(step, outcomes),
-            params=step.params,
+            params=params,
             output=self.scratch(),
         )
         made = run(

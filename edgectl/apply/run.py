@@ -13,6 +13,7 @@ from edgectl.apply.execute import Executor
 from edgectl.apply.inputs import Inputs
 from edgectl.apply.release import publish_release
 from edgectl.apply.schedule import State, run_steps
+from edgectl.engine.host import host_architecture
 from edgectl.errors import EdgectlError
 from edgectl.plan.compare import Action
 from edgectl.plan.step import StepKind
@@ -146,7 +147,7 @@ class Applier:
 
 def _measures_latency(step: Step) -> bool:
     """Whether a step's result is a time on this machine, which other work would falsify."""
-    return step.kind is StepKind.EVALUATE and bool(step.params["latency"])
+    return step.kind is StepKind.EVALUATE and step.params.get("architecture") == host_architecture()
 
 
 def _index(change: ModelChange, outcomes: Mapping[str, Outcome]) -> Digest:

@@ -74,6 +74,7 @@ def run_steps(
                     on_outcome(outcome)
         except BaseException:
             cancel.set()
+            pool.shutdown(cancel_futures=True)
             raise
     return schedule.outcomes
 

@@ -16,6 +16,7 @@ from edgectl.trust.policy import Expiry
 from edgectl.trust.repository import TrustRepository
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from edgectl.desired import Desired
@@ -61,6 +62,11 @@ class Workspace:
         """
         trust = self._trust()
         return trust.current() if trust.exists() else {}
+
+    def expires(self) -> datetime | None:
+        """When devices begin to call the release metadata stale; None before the first release."""
+        trust = self._trust()
+        return min(role.expires for role in trust.status()) if trust.exists() else None
 
     def release(self, fleet: str) -> FleetRelease:
         """The current release of one fleet; raises ConfigError if it has none."""

@@ -53,8 +53,6 @@ class Package:
     manifest: Manifest
     blobs: Mapping[Digest, bytes]
     """Config, signature.json and README.md."""
-    annotations: Mapping[str, str]
-    """For the manifest's descriptor in the model's index."""
 
 
 def pack(variant: Variant, *, model: Descriptor, golden: Descriptor) -> Package:
@@ -72,22 +70,21 @@ def pack(variant: Variant, *, model: Descriptor, golden: Descriptor) -> Package:
         _layer(Descriptor.of(card, DOC_TYPE), DOC_TYPE, "README.md"),
     )
     config = canonical_json(_config(variant, layers))
-    annotations = _annotations(variant, layers)
     manifest = Manifest(
         Descriptor.of(config, CONFIG_TYPE),
         layers,
         artifact_type=MANIFEST_TYPE,
-        annotations=annotations,
+        annotations=_annotations(variant, layers),
     )
-    return Package(manifest, made | {Digest.of(config): config}, annotations)
+    return Package(manifest, made | {Digest.of(config): config})
 
 
-def descriptor_of(package: Package, platform: Platform) -> Descriptor:
-    """The package's descriptor in its model's index: all that a device needs for choosing."""
+def descriptor_of(manifest: Manifest, platform: Platform) -> Descriptor:
+    """A package's descriptor in its model's index: all that a device needs for choosing."""
     return Descriptor.of(
-        package.manifest.to_bytes(),
-        package.manifest.media_type,
-        annotations=package.annotations,
+        manifest.to_bytes(),
+        manifest.media_type,
+        annotations=manifest.annotations,
         artifact_type=MANIFEST_TYPE,
         platform=platform,
     )

@@ -66,9 +66,10 @@ class _LazyGroup(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], VERBS, n=1)
-            if close:
-                error.message += f" Did you mean {close[0]!r}?"
-            raise
+            if not close:
+                raise
+            message = f"{error.message} Did you mean {close[0]!r}?"
+            raise click.UsageError(message, ctx) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and turn every error into a message, a hint and an exit code."""
@@ -96,8 +97,13 @@ class _LazyGroup(click.Group):
 def show_error(error: EdgectlError) -> None:
     """Print an error to stderr, as JSON where the caller asked for JSON (`EDGECTL_ERRORS=json`)."""
     if os.environ.get("EDGECTL_ERRORS") == "json":
-        value = {"code": error.code, "message": error.message, "hint": error.hint}
-        value |= {"retry": str(error.retry), "exitCode": error.exit_code}
+        value = {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "retry": error.retry,
+            "exitCode": error.exit_code,
+        }
         click.echo(json.dumps(value), err=True)
         return
     click.secho("Error: ", fg="red", bold=True, nl=False, err=True)

@@ -1,0 +1,199 @@
+"""The steps that no toolchain is needed for: package, index, image, attest, sign."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgectl import __version__
+from edgectl.apply.result import StepResult
+from edgectl.apply.schedule import State
+from edgectl.build import attestations, gates, modelpack
+from edgectl.build.builder import find_builder
+from edgectl.build.evaluation import report_for
+from edgectl.digest import canonical_json
+from edgectl.engine.signature import ModelSignature
+from edgectl.errors import IntegrityError
+from edgectl.oci.descriptor import Descriptor, Manifest, Platform, parse_manifest
+from edgectl.plan.observed import APPLIED_TYPE, Applied, applied_tag
+from edgectl.plan.step import StepKind
+from edgectl.trust.attestation import attest as attach
+from edgectl.trust.tree import sign_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgectl.apply.execute import Executor
+    from edgectl.apply.schedule import Outcome
+    from edgectl.oci.store import Repository
+    from edgectl.plan.step import Step
+
+    Outcomes = Mapping[str, Outcome]
+
+_OCTETS = "application/octet-stream"
+
+
+def package(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+    """Hold the variant against its gates, then package it. Raises GateError."""
+    evaluated = _results(step, outcomes).get("evaluation")
+    if evaluated is not None:
+        gates.require(
+            step.title.removeprefix("package "),
+            gates.violations(
+                _report(step, evaluated),
+                gates=step.params["gates"],
+                limits=step.params["limits"],
+                baseline=_results(step, outcomes)["baseline"].metadata["metrics"],
+            ),
+        )
+    repository = run.store.repository(step.repository)
+    golden = run.inputs.pinned(step.files["golden"])
+    golden_blob = Descriptor(_OCTETS, step.files["golden"].digest, golden.stat().st_size)
+    repository.push_blob(golden_blob, golden)
+    params = step.params
+    built = _results(step, outcomes)["model"]
+    packed = modelpack.pack(
+        modelpack.Variant(
+            signature=_signature(step),
+            target=params["target"],
+            platform=Platform.from_json(params["platform"]),
+            precision=params["precision"],
+            requires=params["requires"],
+            description=params["description"],
+            license=params["license"],
+        ),
+        model=built.files["model"],
+        golden=golden_blob,
+    )
+    for digest, data in packed.blobs.items():
+        repository.push_blob(Descriptor(_OCTETS, digest, len(data)), data)
+    manifest = repository.push_manifest(
+        packed.manifest.to_bytes(), packed.manifest.media_type, tag=step.cache_tag
+    )
+    return StepResult(manifest)
+
+
+def index(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+    """The index of a model version, over the variants that passed."""
+    repository = run.store.repository(step.repository)
+    variants = [
+        modelpack.descriptor_of(
+            _manifest(repository, result.manifest),
+            Platform.from_json(outcomes[step.uses[target]].step.params["platform"]),
+        )
+        for target, result in sorted(_results(step, outcomes).items())
+    ]
+    made = modelpack.model_index(step.params["name"], step.params["version"], variants)
+    return StepResult(_push(repository, step, outcomes, made.to_bytes(), made.media_type))
+
+
+def attest(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+    """Attach provenance, bill of materials and evaluation to a variant."""
+    results = _results(step, outcomes)
+    packaged = outcomes[step.uses["package"]].step
+    repository = run.store.repository(step.repository)
+    built = attestations.Built(
+        signature=_signature(packaged),
+        target=packaged.params["target"],
+        precision=packaged.params["precision"],
+        license=step.params["license"],
+        model=results["optimize"].files["model"].digest,
+        materials={role: file.digest for role, file in step.files.items()},
+        builders=tuple(_built_by(run, name) for name in step.params["builders"]),
+        params=outcomes[step.uses["optimize"]].step.params,
+        edgectl_version=__version__,
+    )
+    predicates: dict[str, dict[str, Any]] = {
+        attestations.PROVENANCE_TYPE: attestations.provenance(built),
+        attestations.BOM_TYPE: attestations.bill_of_materials(built),
+    }
+    if "evaluate" in results:
+        baseline = results["baseline"].metadata["metrics"]
+        report = _report(packaged, results["evaluate"])
+        predicates[attestations.EVALUATION_TYPE] = attestations.evaluation(report, baseline)
+    for kind, predicate in predicates.items():
+        attach(repository, results["package"].manifest, kind, predicate, run.key)
+    repository.tag(results["package"].manifest, step.cache_tag)
+    return StepResult(results["package"].manifest)
+
+
+def sign(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+    """Sign everything, then move the version's tags, then say that the version is complete."""
+    results = _results(step, outcomes)
+    models = run.store.repository(step.repository)
+    images = run.store.repository(outcomes[step.uses["image"]].step.repository)
+    version = step.params["version"]
+    sign_tree(models, results["index"].manifest, run.key)
+    sign_tree(images, results["image"].manifest, run.key)
+    images.tag(results["image"].manifest, version)
+    models.tag(results["index"].manifest, version)
+    packages = {
+        role.removeprefix("attest-"): result.manifest.digest
+        for role, result in results.items()
+        if role.startswith("attest-")
+    }
+    whole = len(results) == len(step.uses)
+    record = Applied(
+        # Another key than the plan's makes the next plan try the missing variants again.
+        step.key if whole else f"partial of {step.key}",
+        results["index"].manifest.digest,
+        results["image"].manifest.digest,
+        packages,
+        step.params["inputs"],
+    ).to_bytes()
+    config = Descriptor.of(record, APPLIED_TYPE)
+    models.push_blob(config, record)
+    manifest = Manifest(config, (), artifact_type=APPLIED_TYPE)
+    return StepResult(
+        models.push_manifest(manifest.to_bytes(), manifest.media_type, tag=applied_tag(version))
+    )
+
+
+PUBLISHERS: Mapping[StepKind, Callable[[Executor, Step, Outcomes], StepResult]] = {
+    StepKind.PACKAGE: package,
+    StepKind.INDEX: index,
+    StepKind.ATTEST: attest,
+    StepKind.SIGN: sign,
+}
+
+
+def _results(step: Step, outcomes: Outcomes) -> dict[str, StepResult]:
+    """Role to result, of the steps before that were done."""
+    return {
+        role: outcome.result
+        for role, key in step.uses.items()
+        if (outcome := outcomes[key]).state is State.DONE and outcome.result is not None
+    }
+
+
+def _signature(packaged: Step) -> ModelSignature:
+    return ModelSignature.from_json(canonical_json(packaged.params["signature"]))
+
+
+def _report(packaged: Step, evaluated: StepResult) -> dict[str, Any]:
+    """What was measured of a variant, as far as it says something about its target."""
+    return report_for(
+        evaluated.metadata,
+        target=packaged.params["target"],
+        architecture=packaged.params["platform"]["architecture"],
+        precision=packaged.params["precision"],
+    )
+
+
+def _built_by(run: Executor, name: str) -> attestations.BuiltBy:
+    builder = find_builder(name, repository=run.root)
+    return attestations.BuiltBy(name, builder.digest, builder.lock.read_text())
+
+
+def _manifest(repository: Repository, descriptor: Descriptor) -> Manifest:
+    manifest = parse_manifest(repository.read_manifest(str(descriptor.digest))[1])
+    if not isinstance(manifest, Manifest):
+        raise IntegrityError(f"{repository.name}@{descriptor.digest} is not a model's manifest")
+    return manifest
+
+
+def _push(
+    repository: Repository, step: Step, outcomes: Outcomes, data: bytes, media_type: str
+) -> Descriptor:
+    """Push, and cache the result if it was made from all of its inputs."""
+    whole = len(_results(step, outcomes)) == len(step.uses)
+    return repository.push_manifest(data, media_type, tag=step.cache_tag if whole else None)
