@@ -17,7 +17,8 @@ import numpy as np
 from edgectl.engine import metrics, transforms
 from edgectl.engine.batches import infer, row_count
 from edgectl.engine.errors import EngineError, InputError
-from edgectl.engine.measure import host, measure_apart
+from edgectl.engine.host import describe_host
+from edgectl.engine.measure import measure_apart
 from edgectl.engine.npz import read_npz
 from edgectl.engine.session import DEFAULT_PROVIDERS, load_session
 from edgectl.engine.signature import TensorSpec
@@ -55,7 +56,7 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
         "metrics": _metrics(session, arrays, params),
         "samples": row_count(session, arrays),
         "sizeBytes": model.stat().st_size,
-        "host": {**host(), "engine": session.engine, "providers": list(session.providers)},
+        "host": {**describe_host(), "engine": session.engine, "providers": list(session.providers)},
     }
     session.close()
     if params.get("latency", True):

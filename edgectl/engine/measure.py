@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import re
 import resource
 import subprocess
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 WARM_UP_RUNS = 5
 CEILING_SECONDS = 30.0
 """Measuring stops after this long, however many runs were asked for."""
-
-_OCI_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +104,6 @@ def peak_memory() -> int:
     if found is None:
         raise EngineError("the kernel does not report the peak memory of processes")
     return int(found[1]) * 1024
-
-
-def host() -> dict[str, str]:
-    """The machine that was measured on: OCI architecture name and the CPU's own name."""
-    machine = platform.machine()
-    return {"architecture": _OCI_ARCHITECTURES.get(machine, machine), "cpu": _cpu_name()}
-
-
-def _cpu_name() -> str:
-    for path, pattern in (
-        ("/proc/cpuinfo", r"^model name\s*:\s*(.+)$"),
-        ("/proc/device-tree/model", r"^([^\0]+)"),
-    ):
-        try:
-            text = Path(path).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if found := re.search(pattern, text, re.MULTILINE):
-            return found[1].strip()
-    return platform.processor() or "unknown"
 
 
 def measure_apart(

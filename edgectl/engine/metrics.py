@@ -30,7 +30,10 @@ def classification(labels: NDArray[Any], scores: NDArray[Any]) -> dict[str, floa
     classes = scores.shape[1] if scores.ndim == 2 else int(max(predicted.max(), labels.max())) + 1
     if labels.min() < 0 or labels.max() >= max(classes, 2):
         raise InputError(f"labels from {labels.min()} to {labels.max()} for {classes} classes")
-    metrics = {"accuracy": float((predicted == labels).mean()), "f1": f1(labels, predicted)}
+    metrics = {
+        "accuracy": float((predicted == labels).mean()),
+        "f1": f1(labels, predicted, classes),
+    }
     if classes <= 2 and scores.dtype.kind == "f" and len(np.unique(labels)) == 2:
         metrics["auc"] = auc(labels, scores[:, 1] - scores[:, 0] if scores.ndim == 2 else scores)
     if classes > 3 and scores.ndim == 2:
@@ -61,10 +64,9 @@ def predicted_classes(scores: NDArray[Any]) -> NDArray[Any]:
     return (scores.reshape(len(scores)) >= 0.5).astype(np.int64)
 
 
-def f1(labels: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """F1 of class 1 if classes are 0 and 1, else the mean over the classes that occur."""
-    present = np.union1d(labels, predicted)
-    wanted = [1] if present.max() <= 1 else present
+def f1(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> float:
+    """F1 of class 1 of two classes, else the mean over the classes that occur."""
+    wanted = [1] if classes <= 2 else np.union1d(labels, predicted)
     values = []
     for label in wanted:
         hits = int(((predicted == label) & (labels == label)).sum())

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from edgectl.engine.batches import fixed_batch
 from edgectl.engine.errors import EngineError
 from edgectl.engine.golden import MAX_GOLDEN_BYTES, check_golden
-from edgectl.engine.measure import host, measure_latency, peak_memory, reset_peak_memory
+from edgectl.engine.host import describe_host
+from edgectl.engine.measure import measure_latency, peak_memory, reset_peak_memory
 from edgectl.engine.modeldir import ModelDirectory
 from edgectl.engine.npz import read_npz
 from edgectl.engine.samples import measure_accuracy
@@ -39,7 +40,7 @@ def warm_up(
     Python and engine included) is that of serving. Whatever fails is a problem of the report, and
     what was measured until then stays in it.
     """
-    report: dict[str, Any] = {"ok": False, "problems": [], "host": host()}
+    report: dict[str, Any] = {"ok": False, "problems": [], "host": describe_host()}
     try:
         _fill(report, ModelDirectory.open(path), threads, runs, samples)
     except EngineError as error:

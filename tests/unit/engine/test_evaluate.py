@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgectl.engine.errors import EngineError, InputError
+from edgectl.engine.evaluate import evaluate_request
+from tests.support.models import half_picture, write_halves, write_linear, write_onnx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    pictures = np.stack([half_picture(side) for side in ("left", "right", "left", "right")])
+    np.savez(
+        tmp_path / "data.npz",
+        image=(pictures / np.float32(255)).astype(np.float32)[:, None],
+        label=np.array([0, 1, 0, 0]),
+        name=np.array(["left", "right", "left", "left"]),
+    )
+    return {"model": write_halves(tmp_path / "m.onnx"), "evaluation": tmp_path / "data.npz"}
+
+
+def _params(**changes: Any) -> dict[str, Any]:
+    outputs = [{"name": "scores", "labels": ["left", "right"]}]
+    return {"labels": "label", "task": "classification", "outputs": outputs, **changes}
+
+
+def test_metrics_and_measurements(inputs: dict[str, Path]) -> None:
+    result = evaluate_request(inputs, _params(runs=5))
+    assert result["metrics"]["accuracy"] == 0.75
+    assert result["metrics"]["auc"] == pytest.approx(5 / 6, abs=0.01)
+    assert result["samples"] == 4
+    assert result["sizeBytes"] == inputs["model"].stat().st_size
+    assert result["host"]["providers"] == ["CPUExecutionProvider"]
+    assert result["measured"]["latency"]["runs"] == 5
+    assert set(result["measured"]) == {"latency", "loadSeconds", "peakMemoryBytes"}
+
+
+def test_what_is_not_measured_is_deterministic(inputs: dict[str, Path]) -> None:
+    first, second = (evaluate_request(inputs, _params(latency=False)) for _ in range(2))
+    assert first == second
+    assert "measured" not in first
+    assert (
+        evaluate_request(inputs, _params(latency=False, labels="name"))["metrics"]
+        == (first["metrics"])
+    )
+
+
+def test_regression(tmp_path: Path) -> None:
+    rows = np.arange(30, dtype=np.float32).reshape(10, 3)
+    wanted = rows @ np.array([[1, 2], [3, 4], [5, 6]]) + 0.5
+    np.savez(tmp_path / "d.npz", x=rows, y_true=wanted)
+    result = evaluate_request(
+        {"model": write_linear(tmp_path / "m.onnx"), "evaluation": tmp_path / "d.npz"},
+        {"labels": "y_true", "task": "regression", "outputs": [{"name": "y"}], "latency": False},
+    )
+    assert result["metrics"]["mae"] == pytest.approx(0.5, abs=1e-4)
+    assert result["metrics"]["rmse"] == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": "answer"}, "no array of labels 'answer'; there are: image, label, name"),
+        ({"outputs": [{"name": "logits"}]}, "the model has no output 'logits'; it has: scores"),
+        ({"task": "poetry"}, "task 'poetry' has no metrics"),
+        ({"labels": "name", "outputs": [{"name": "scores"}]}, "label 'left' is not one of"),
+    ],
+)
+def test_wrong_requests(inputs: dict[str, Path], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        evaluate_request(inputs, _params(latency=False, **changes))
+    assert message in str(caught.value)
+
+
+def test_data_of_the_wrong_shape_is_refused(inputs: dict[str, Path]) -> None:
+    np.savez(inputs["evaluation"], image=np.zeros((4, 1, 9, 9), np.float32), label=np.zeros(4, int))
+    with pytest.raises(InputError, match=r"shape \[4, 1, 9, 9\], but the model takes"):
+        evaluate_request(inputs, _params(latency=False))
+    np.savez(inputs["evaluation"], image=np.zeros((4, 1, 8, 8), np.float32), label=np.zeros(3, int))
+    with pytest.raises(InputError, match="3 labels for 4 rows"):
+        evaluate_request(inputs, _params(latency=False))
+
+
+def test_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
+    from onnx import helper
+
+    model = write_onnx(
+        tmp_path / "m.onnx",
+        [helper.make_node("Log", ["x"], ["y"])],
+        inputs={"x": ["N", 2]},
+        outputs={"y": ["N", 2]},
+    )
+    np.savez(tmp_path / "d.npz", x=np.full((2, 2), -1, np.float32), label=np.array([0, 1]))
+    with pytest.raises(EngineError, match="output 'y' holds NaN"):
+        evaluate_request(
+            {"model": model, "evaluation": tmp_path / "d.npz"},
+            _params(latency=False, outputs=[{"name": "y"}]),
+        )
+
+
+def test_as_a_program(inputs: dict[str, Path], tmp_path: Path) -> None:
+    request = {
+        "inputs": {role: str(path) for role, path in inputs.items()},
+        "params": _params(latency=False),
+        "output": str(tmp_path / "result.json"),
+    }
+    file = tmp_path / "request.json"
+    command = [sys.executable, "-m", "edgectl.engine.evaluate", str(file)]
+    file.write_text(json.dumps(request))
+    subprocess.run(command, check=True)
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"]["accuracy"] == 0.75
+    inputs["model"].write_bytes(b"damaged")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
