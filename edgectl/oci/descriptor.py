@@ -91,7 +91,7 @@ class Descriptor:
                 None if platform is None else Platform.from_json(platform),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise IntegrityError(f"malformed OCI descriptor: {error}") from error
+            raise IntegrityError(f"malformed OCI descriptor: {error!r}") from error
 
     def to_json(self) -> dict[str, Any]:
         """The descriptor object, without empty fields."""
@@ -194,5 +194,5 @@ def parse_manifest(data: bytes) -> Manifest | Index:
             layers = tuple(Descriptor.from_json(item) for item in value["layers"])
             return Manifest(Descriptor.from_json(value["config"]), layers, **common)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"malformed OCI manifest: {error}") from error
+        raise IntegrityError(f"malformed OCI manifest: {error!r}") from error
     raise IntegrityError(f"{media_type!r} is neither an OCI manifest nor an OCI index")

@@ -269,7 +269,12 @@ class LayoutRepository:
                     data = file.read()
             except _ABSENT:
                 return _EMPTY
-        index = cache.index if data == cache.data else LayoutIndex.from_bytes(data)
+        try:
+            index = cache.index if data == cache.data else LayoutIndex.from_bytes(data)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{self._index_file}: {error}", hint="restore it, or push into a new directory"
+            ) from error
         self._cache = _Cache(key, read_ns, data, index)
         return index
 

@@ -43,7 +43,7 @@ class LayoutIndex:
             manifests: list[Any] = json.loads(data)["manifests"]
             return cls(tuple(Descriptor.from_json(item) for item in manifests))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise IntegrityError(f"malformed index.json: {error}") from error
+            raise IntegrityError(f"not an image layout's index: {error!r}") from error
 
     def to_bytes(self) -> bytes:
         """Canonical JSON, tags first, so that equal contents are equal files."""

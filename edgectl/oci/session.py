@@ -148,10 +148,8 @@ class Client:
             response.finish()
 
     def _error(self, response: Response, doing: str) -> Exception:
-        body = response.read_some(MAX_ERROR_BYTES)
-        return status_error(
-            response.status, response.headers, body, f"{doing} at registry {self.host}"
-        )
+        where = f"{doing} at registry {self.host}"
+        return status_error(response.status, response.headers, response.error_body, where)
 
 
 class Response:
@@ -161,6 +159,8 @@ class Response:
         self._response = response
         self._doing = doing
         self._pace = _Pace(slow_after, doing)
+        self.error_body = self.read_some(MAX_ERROR_BYTES) if self.status >= 400 else b""
+        """What a refusal says, as far as it is not too long."""
 
     @property
     def status(self) -> int:
@@ -210,11 +210,11 @@ class Response:
         return bytes(data)
 
     def finish(self) -> None:
-        """Give the connection back for the next request, or close it if much is left unread."""
+        """Give the connection back for the next request, or close it if something is unread."""
         raw = self._response.raw
-        if (raw.length_remaining or 0) <= MAX_ERROR_BYTES:
+        if raw.length_remaining == 0:
             with suppress(*_SILENCES):  # only the connection is lost: what mattered was read
-                raw.read(MAX_ERROR_BYTES, decode_content=False)
+                raw.read(1, decode_content=False)
         self._response.close()
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
     from email.message import Message
     from io import BufferedIOBase
@@ -98,16 +98,21 @@ class Endless(Fault):
 
     limit: int = 1 << 30
     sent: list[int] = field(default_factory=lambda: [0])
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when the client has gone away."""
 
     def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
         right = answer()
         handler.send(Answer(right.status, {**right.headers, "Connection": "close"}, b"", -1))
         handler.hang_up()
         chunk = right.body
-        while self.sent[0] < self.limit:
-            handler.wfile.write(chunk)
-            self.sent[0] += len(chunk)
-            chunk = bytes(1 << 16)
+        try:
+            while self.sent[0] < self.limit:
+                handler.wfile.write(chunk)
+                self.sent[0] += len(chunk)
+                chunk = bytes(1 << 16)
+        finally:
+            self.over.set()
 
 
 @dataclass(frozen=True)
@@ -152,12 +157,70 @@ class Trickle(Fault):
 class Redirect(Fault):
     """Send the client to another address, as registries with blob storage behind them do."""
 
-    base: str
-    """`http://host:port` before the path."""
+    location: str
+    """`http://host:port` before the path, or the whole URL."""
+    status: int = 307
+    whole: bool = False
 
     def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
         handler.drain()
-        handler.send(Answer(307, {"Location": self.base + handler.path}))
+        right = answer()
+        if right.status == 401:
+            handler.send(right)
+            return
+        target = self.location if self.whole else self.location + handler.path
+        handler.send(Answer(self.status, {"Location": target}))
+
+
+@dataclass(frozen=True)
+class Hang(Fault):
+    """Close the connection without an answer."""
+
+    def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
+        handler.drain()
+        handler.hang_up()
+
+
+@dataclass(frozen=True)
+class Silence(Fault):
+    """Never answer."""
+
+    def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
+        handler.stopping.wait()
+        handler.hang_up()
+
+
+@dataclass(frozen=True)
+class Terse(Fault):
+    """Leave out the digest, as some registries' HEAD does."""
+
+    def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
+        right = answer()
+        headers = {n: v for n, v in right.headers.items() if n != "Docker-Content-Digest"}
+        handler.send(Answer(right.status, headers, right.body))
+
+
+@dataclass(frozen=True)
+class Replaced(Fault):
+    """Answer 200 with another body."""
+
+    body: bytes
+
+    def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
+        handler.drain()
+        handler.send(Answer(200, {}, self.body))
+
+
+@dataclass(frozen=True)
+class After(Fault):
+    """Answer rightly, after something else has happened."""
+
+    event: Callable[[], None]
+
+    def apply(self, handler: Exchange, answer: Callable[[], Answer]) -> None:
+        right = answer()
+        self.event()
+        handler.send(right)
 
 
 def error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:

@@ -40,7 +40,7 @@ _OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One request that was answered."""
+    """One request, and the status of the answer; 0 if there was none."""
 
     method: str
     path: str
@@ -81,6 +81,7 @@ class Registry:
         self.page_size = page_size
         self.repositories: dict[str, _Repository] = {}
         self.requests: list[LoggedRequest] = []
+        self.connections = 0
         self._tokens: dict[str, set[str]] = {}
         self._uploads: dict[str, bytearray] = {}
         self._rules: list[_Rule] = []
@@ -88,6 +89,7 @@ class Registry:
         self._server = _Server(self)
 
     def __enter__(self) -> Self:
+        """Start to answer."""
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -95,6 +97,7 @@ class Registry:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop, and raise AssertionError if a request crashed the registry."""
         self._server.stop()
         self._thread.join()
         if self._server.crashes:
@@ -134,6 +137,11 @@ class Registry:
         """Refuse every token that was given out."""
         with self._lock:
             self._tokens.clear()
+
+    def tokens(self) -> list[str]:
+        """Every token that is valid now."""
+        with self._lock:
+            return list(self._tokens)
 
     def count(self, method: str | None = None, path: str = "") -> int:
         """How many requests of a method had a path that contains `path`."""
@@ -362,6 +370,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        self.registry.connections += 1
         self._open.add(request)
         super().process_request(request, client_address)
 
@@ -400,15 +409,18 @@ class _Handler(BaseHTTPRequestHandler):
         def answer() -> Answer:
             return registry.answer(self.command, self.path, self.headers, self.drain())  # type: ignore[arg-type]
 
-        try:
-            fault = registry.fault_for(self.command, self.path)
-            if fault is None:
-                self.send(answer())
-            else:
-                fault.apply(self, answer)
-        finally:
-            headers = dict(self.headers.items())
-            registry.log(LoggedRequest(self.command, self.path, headers, self._status))
+        fault = registry.fault_for(self.command, self.path)
+        if fault is None:
+            self.send(answer())
+        else:
+            fault.apply(self, answer)
+        if self._status == 0:
+            self._log(0)
+
+    def _log(self, status: int) -> None:
+        self._status = status
+        headers = dict(self.headers.items())
+        self.server.registry.log(LoggedRequest(self.command, self.path, headers, status))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815
 
@@ -431,6 +443,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send(self, answer: Answer) -> None:
         """Send a response."""
+        self._log(answer.status)  # before the client can know the answer
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -444,10 +457,6 @@ class _Handler(BaseHTTPRequestHandler):
     def hang_up(self) -> None:
         """Close the connection after this request."""
         self.close_connection = True
-
-    def send_response(self, code: int, message: str | None = None) -> None:
-        self._status = code
-        super().send_response(code, message)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Keep quiet: the registry has its own log."""
