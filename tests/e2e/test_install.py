@@ -86,7 +86,7 @@ def test_every_verb_explains_itself(installed: Path, tmp_path: Path) -> None:
 
 
 def test_schemas_come_out_of_the_wheel(installed: Path, tmp_path: Path) -> None:
-    run(installed / "edgectl", "schema", "--directory", tmp_path / "schemas", cwd=tmp_path)
+    run(installed / "edgectl", "schema", "--output-dir", tmp_path / "schemas", cwd=tmp_path)
     schemas = [json.loads(path.read_text()) for path in (tmp_path / "schemas").glob("*.json")]
     assert len(schemas) >= 4
     assert all("$schema" in schema for schema in schemas)
@@ -100,4 +100,4 @@ def test_manifests_are_validated_with_the_profiles_of_the_wheel(
     shutil.copytree(
         ROOT / "manifests", repository, ignore=shutil.ignore_patterns("targets", "training")
     )
-    run(installed / "edgectl", "validate", "--project", repository, cwd=tmp_path)
+    run(installed / "edgectl", "validate", repository, cwd=tmp_path)

@@ -14,7 +14,6 @@ import click
 import pytest
 import yaml
 
-from edgectl import errors
 from edgectl.agent.config import load
 from edgectl.cli.root import root
 from edgectl.manifest.fleet import Fleet
@@ -95,9 +94,10 @@ def test_a_command_in_the_documentation_exists(
         return
     assert program == "edgectl", f"{where}: a `bash` block holds only edgectl and make"
     monkeypatch.chdir(tmp_path)
-    for file in (Path(word) for word in arguments if "." in word or "/" in word):
-        file.parent.mkdir(exist_ok=True)
-        file.touch()
+    for file in (Path(word) for word in arguments):
+        if file.suffix in {".json", ".key", ".pem", ".pub", ".txt", ".yaml"}:
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
     parse(root, "edgectl", arguments)
 
 
@@ -142,14 +142,6 @@ def test_the_device_configuration_in_the_documentation_is_valid(tmp_path: Path) 
     assert (config.device, config.fleet) == ("nuc-01", "shopfloor")
 
 
-def test_the_list_of_exit_codes_is_complete() -> None:
-    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) \| `([\w-]+)` \| (\w+) \|", text, re.MULTILINE)
-    classes: list[type[errors.EdgectlError]] = [errors.EdgectlError]
-    classes += errors.EdgectlError.__subclasses__()
-    assert sorted(rows) == sorted((str(c.exit_code), c.code, str(c.retry)) for c in classes)
-
-
 def test_every_page_says_what_it_is() -> None:
     headless = [page for page in PAGES if not page.read_text(encoding="utf-8").startswith("# ")]
     assert not headless
@@ -185,7 +177,7 @@ def test_workflows_take_only_what_is_pinned_and_little_power(path: Path) -> None
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", built]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", built]
     result = subprocess.run(
         [*map(str, command)], cwd=ROOT, check=False, capture_output=True, text=True
     )
