@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -20,16 +20,26 @@ from pydantic import (
     Strict,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from edgectl.manifest.problem import Origin
 from edgectl.quantity import parse_bytes, parse_seconds, parse_watts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 API_VERSION = "edgectl.dev/v1alpha1"
+
+
+class Fault(NamedTuple):
+    """Something wrong between the fields of one element."""
+
+    message: str
+    field: tuple[str | int, ...] = ()
+    """Path of the field to tell it at, from the element down."""
 
 
 class Element(BaseModel):
@@ -43,6 +53,28 @@ class Element(BaseModel):
         validate_default=True,
         alias_generator=to_camel,
     )
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong between fields that are right each by itself."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _without_faults(self) -> Self:
+        faults = tuple(self.faults())
+        if faults:
+            text = "; ".join(fault.message for fault in faults)
+            raise PydanticCustomError("faults", "{text}", {"text": text, "faults": faults})
+        return self
+
+
+FORMS: dict[str, str] = {}
+"""What each pattern of a text asks for, in words."""
+
+
+def form(pattern: str, words: str, *, max_length: int | None = None) -> StringConstraints:
+    """A pattern that a text must match, explained where it does not."""
+    FORMS[pattern] = words
+    return StringConstraints(pattern=pattern, max_length=max_length)
 
 
 def _quantity(parse: Callable[[str], float], what: str) -> BeforeValidator:
@@ -127,19 +159,26 @@ Fraction = Annotated[
 
 Name = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
+    form(
+        r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        "at most 63 lower-case letters, digits and, inside, hyphens",
+    ),
 ]
 """Lower-case letters, digits and inner hyphens, at most 63: a path component of a repository."""
 
 LabelKey = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+    form(
+        r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$",
+        "at most 63 letters, digits and, inside, any of '-_.', after an optional 'domain/'",
     ),
 ]
 LabelValue = Annotated[
     str,
-    StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"),
+    form(
+        r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$",
+        "at most 63 letters, digits and, inside, any of '-_.'",
+    ),
 ]
 
 KnownKeys = Field(json_schema_extra={"additionalProperties": False})
@@ -148,8 +187,11 @@ KnownKeys = Field(json_schema_extra={"additionalProperties": False})
 Labels = Annotated[dict[LabelKey, LabelValue], KnownKeys]
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[str, StringConstraints(pattern=r"^[^/\x00][^\x00]*$", max_length=4096)]
+Sha256 = Annotated[str, form(r"^[0-9a-f]{64}$", "64 lower-case hexadecimal digits")]
+RelativePath = Annotated[
+    str,
+    form(r"^[^/\x00][^\x00]*$", "a path relative to the file of this manifest", max_length=4096),
+]
 """A path relative to the directory of the manifest's file, inside the project."""
 
 Lax = Strict(strict=False)

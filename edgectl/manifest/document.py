@@ -112,7 +112,8 @@ def _meant_ours(version: str) -> bool:
 def _wrong(path: Path, node: Node, field: str, known: list[str]) -> Problem:
     at = node.find((field,))
     if field not in node.children:
-        message = "is missing, so this is not a manifest"
-        return Problem(path, at.line, at.column, message, field, suggest(None, known))
+        message = "is missing, so this is no manifest"
+        suggestion = f"add `{field}: {known[0]}`, or keep other YAML out of spec.manifests"
+        return Problem(path, at.line, at.column, message, field, suggestion)
     message = f"{str(at.text)[:80]!r} is not one that this edgectl knows"
     return Problem(path, at.line, at.column, message, field, suggest(at.value, known))

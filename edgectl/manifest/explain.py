@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from edgectl.manifest.base import Element
+from edgectl.manifest.base import FORMS, Element
 from edgectl.manifest.fields import choices, fields_of, type_at
 from edgectl.manifest.problem import Problem, dotted, suggest
 from edgectl.manifest.yaml import MAX_PROBLEMS, kind_of
@@ -40,10 +40,20 @@ def problems_of(
         if detail["type"] != "too_short" or not node.find(detail["loc"]).children
     ]  # pydantic calls a list too short also where it is its items that are wrong
     for detail in islice(details, MAX_PROBLEMS):
-        yield _problem(detail, kind, node, path)
+        if detail["type"] == "faults":
+            yield from _faults(detail, node, path)
+        else:
+            yield _problem(detail, kind, node, path)
     if len(details) > MAX_PROBLEMS:
         rest = len(details) - MAX_PROBLEMS
         yield Problem(path, node.line, node.column, f"has {rest} more problems")
+
+
+def _faults(detail: ErrorDetails, node: Node, path: Path) -> Iterator[Problem]:
+    for fault in detail["ctx"]["faults"]:
+        field = (*detail["loc"], *fault.field)
+        at = node.find(field)
+        yield Problem(path, at.line, at.column, fault.message, dotted(field))
 
 
 def _problem(detail: ErrorDetails, kind: type[Element], node: Node, path: Path) -> Problem:
@@ -68,8 +78,11 @@ def _words(detail: ErrorDetails, kind: type[Element], at: Node) -> tuple[str, st
             parent = type_at(kind, location[:-1])
             return "unknown field", suggest(str(location[-1]), fields_of(parent))
         case "literal_error":
-            known = choices(type_at(kind, location))
-            return f"{_shown(at)} is not one of the choices", suggest(at.value, known)
+            is_key = location[-1] == "[key]"
+            typed = (*location[:-2], "[key]") if is_key else location
+            wrong = location[-2] if is_key else at.value
+            known = choices(type_at(kind, typed))
+            return f"{_shown(at, detail)} is not one of the choices", suggest(wrong, known)
         case "too_short":
             return "must not be empty", _example(kind, location)
         case "value_error":
@@ -80,13 +93,15 @@ def _words(detail: ErrorDetails, kind: type[Element], at: Node) -> tuple[str, st
         case wanted if wanted in _WANTED:
             return f"must be {_WANTED[wanted]}, not {kind_of(at.value)}", _example(kind, location)
         case "string_pattern_mismatch":
-            return f"{_shown(at, detail)} has not the form it must have", _example(kind, location)
+            wanted = FORMS[context["pattern"]]
+            return f"{_shown(at, detail)} must be {wanted}", _example(kind, location)
         case _:
-            return detail["msg"].removeprefix("Input ").removeprefix("String "), None
+            message = detail["msg"].removeprefix("Input ").removeprefix("String ")
+            return message.replace("should ", "must ", 1), None
 
 
-def _shown(at: Node, detail: ErrorDetails | None = None) -> str:
-    if detail is not None and detail["loc"][-1] == "[key]":
+def _shown(at: Node, detail: ErrorDetails) -> str:
+    if detail["loc"][-1] == "[key]":
         return repr(str(detail["loc"][-2])[:80])
     return repr(at.text[:80]) if at.text is not None else kind_of(at.value)
 
@@ -99,5 +114,6 @@ def _example(kind: type[Element], location: tuple[Any, ...]) -> str | None:
     info = fields_of(parent).get(str(location[-1]))
     if info is None or not info.examples:
         return None
-    example = info.examples[0]
-    return f"for example {example}" if isinstance(example, str | int | float) else None
+    example = str(info.examples[0])
+    is_short = not isinstance(info.examples[0], dict | list) and len(example) <= 40
+    return f"for example {example}" if is_short else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from edgectl.manifest.base import (
     Element,
+    Fault,
     Fraction,
     KnownKeys,
     Labels,
@@ -18,6 +19,9 @@ from edgectl.manifest.base import (
     written,
 )
 from edgectl.manifest.model import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Selector(Element):
@@ -111,23 +115,22 @@ class FleetSpec(Element):
         examples=[[{"name": "stable"}]],
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def faults(self) -> Iterator[Fault]:
+        """Names said twice; rings that no device can reach."""
         for what, names in (
             ("targets", self.targets),
             ("models", tuple(model.name for model in self.models)),
             ("rings", tuple(ring.name for ring in self.rings)),
         ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what} names {twice[0]!r} twice")
-        for ring in self.rings[:-1]:
+            seen: set[str] = set()
+            for number, name in enumerate(names):
+                if name in seen:
+                    yield Fault(f"{name!r} is already in the list", (what, number))
+                seen.add(name)
+        for number, ring in enumerate(self.rings[:-1]):
             if ring.selector is None or ring.selector.is_everyone:
-                raise ValueError(
-                    f"ring {ring.name!r} takes every device, so no later ring gets any: "
-                    "give it a selector, or put it last"
-                )
-        return self
+                fault = "takes every device, so later rings get none: select, or put it last"
+                yield Fault(fault, ("rings", number))
 
 
 class Fleet(Manifest):

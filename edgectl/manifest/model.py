@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from edgectl.engine.signature import ModelSignature, TensorSpec
 from edgectl.engine.transforms import canonical
 from edgectl.manifest.base import (
     Element,
+    Fault,
     Fraction,
     Lax,
     Manifest,
     RelativePath,
     Sha256,
     Text,
+    form,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Format = Literal[
     "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "skops",
@@ -36,8 +41,10 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 
 Version = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^[0-9]+(\.[0-9]+){0,2}(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?$", max_length=128
+    form(
+        r"^[0-9]+(\.[0-9]+){0,2}(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?$",
+        "a version such as 1.0.0 or 1.0.0-rc.1, without '+', which an OCI tag cannot have",
+        max_length=128,
     ),
 ]
 """`1.0.0` or `1.0.0-rc.1`: semantic versioning as far as an OCI tag can say it (no `+build`)."""
@@ -91,6 +98,9 @@ Transform = Annotated[
 Dimension = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
 
 
+_PINNED = form(r"^\S+@sha256:[0-9a-f]{64}$", "a reference with its digest, REPOSITORY@sha256:HEX")
+
+
 class Source(Element):
     """Where the trained model is: exactly one of `path`, `url` and `oci`."""
 
@@ -100,12 +110,12 @@ class Source(Element):
         description="File or directory, relative to this manifest, inside the project.",
         examples=["digits-1.0.0.onnx"],
     )
-    url: Annotated[str, StringConstraints(pattern=r"^https://[^\s/]+/\S*$")] | None = Field(
+    url: Annotated[str, form(r"^https://[^\s/]+/\S*$", "an https:// address")] | None = Field(
         default=None,
         description="HTTPS address of the file; needs `sha256`.",
         examples=["https://models.example.com/digits-1.0.0.onnx"],
     )
-    oci: Annotated[str, StringConstraints(pattern=r"^\S+@sha256:[0-9a-f]{64}$")] | None = Field(
+    oci: Annotated[str, _PINNED] | None = Field(
         default=None,
         description="Artifact in an OCI registry, pinned by digest.",
         examples=["registry.example.com/models/digits@sha256:" + "0" * 64],
@@ -116,15 +126,14 @@ class Source(Element):
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
     )
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def faults(self) -> Iterator[Fault]:
+        """Not exactly one place; an address without a digest."""
         given = [name for name in ("path", "url", "oci") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
-            raise ValueError(f"needs exactly one of path, url and oci; it has {found}")
+            yield Fault(f"needs exactly one of path, url and oci; it has {found}")
         if self.url is not None and self.sha256 is None:
-            raise ValueError("a url needs sha256, so that what is fetched is what you meant")
-        return self
+            yield Fault("a url needs sha256, so that what is fetched is what was meant", ("url",))
 
 
 class Tensor(Element):
@@ -139,11 +148,11 @@ class Tensor(Element):
         examples=[[-1, 1, 8, 8]],
     )
 
-    @model_validator(mode="after")
-    def _no_empty_dimension(self) -> Self:
-        if 0 in self.shape:
-            raise ValueError("shape has a dimension of 0: write -1 where the size is free")
-        return self
+    def faults(self) -> Iterator[Fault]:
+        """Dimensions of size 0."""
+        for number, size in enumerate(self.shape):
+            if size == 0:
+                yield Fault("must not be 0: write -1 where the size is free", ("shape", number))
 
 
 class Input(Tensor):
@@ -201,11 +210,10 @@ class Calibration(Element):
         examples=[99.99],
     )
 
-    @model_validator(mode="after")
-    def _percentile_needs_its_method(self) -> Self:
+    def faults(self) -> Iterator[Fault]:
+        """A percentile that another method would ignore."""
         if self.percentile is not None and self.method != "percentile":
-            raise ValueError(f"percentile has no meaning with method {self.method}")
-        return self
+            yield Fault(f"has no meaning with method {self.method}", ("percentile",))
 
 
 class Evaluation(Element):
@@ -280,11 +288,10 @@ class Gate(Element):
         examples=[0.02],
     )
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def faults(self) -> Iterator[Fault]:
+        """A gate that lets everything through."""
         if self.min is None and self.max_drop is None:
-            raise ValueError("an empty gate checks nothing: give min, maxDrop or both")
-        return self
+            yield Fault("an empty gate checks nothing: give min, maxDrop or both")
 
 
 class ModelSpec(Element):
@@ -344,15 +351,21 @@ class ModelSpec(Element):
         examples=[{"accuracy": {"min": 0.95, "maxDrop": 0.02}}],
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def faults(self) -> Iterator[Fault]:
+        """Gates without data; two tensors of one name."""
         if self.gates and self.evaluation is None:
-            raise ValueError("gates need evaluation data to be measured on")
-        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two tensors have the name {twice[0]!r}")
-        return self
+            yield Fault("need evaluation data to be measured on", ("gates",))
+        seen: set[str] = set()
+        tensors: tuple[tuple[str, tuple[Tensor, ...]], ...] = (
+            ("inputs", self.inputs),
+            ("outputs", self.outputs),
+        )
+        for side, several in tensors:
+            for number, tensor in enumerate(several):
+                if tensor.name in seen:
+                    fault = f"another tensor has the name {tensor.name!r}"
+                    yield Fault(fault, (side, number, "name"))
+                seen.add(tensor.name)
 
 
 def _canonical(spec: TensorSpec) -> TensorSpec:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field
 
-from edgectl.manifest.base import Bytes, Element, Lax, Manifest, Seconds, Text, Watts
+from edgectl.manifest.base import Bytes, Element, Fault, Lax, Manifest, Seconds, Text, Watts, form
 from edgectl.manifest.model import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Family = Literal[
     "jetson", "intel-nuc", "raspberry-pi", "android", "ios", "cortex-m", "esp32", "arduino",
     "server",
 ]  # fmt: skip
+ComputeCapability = Annotated[str, form(r"^[0-9]+\.[0-9]+$", "two numbers such as 8.7")]
 EngineName = Literal["onnxruntime", "openvino", "tensorrt", "litert", "tflm", "coreml"]
 
 
@@ -25,13 +29,13 @@ class Platform(Element):
     architecture: Literal["amd64", "arm64", "arm", "riscv64", "xtensa"] = Field(
         description="Instruction set.", examples=["arm64"]
     )
-    variant: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+$")] | None = Field(
+    variant: Annotated[str, form(r"^[a-z0-9]+$", "lower-case letters and digits")] | None = Field(
         default=None, description="Variant of the instruction set.", examples=["v8"]
     )
 
 
 class Cpu(Element):
-    """The processor."""
+    """Its cores and instruction set."""
 
     model: Text = Field(description="What it is called.", examples=["Arm Cortex-A76"])
     cores: Annotated[int, Field(ge=1)] = Field(
@@ -52,8 +56,8 @@ class Accelerator(Element):
         description="What sort it is.", examples=["gpu"]
     )
     model: Text = Field(description="What it is called.", examples=["Ampere, 1024 CUDA cores"])
-    compute_capability: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$")] | None = (
-        Field(default=None, description="CUDA compute capability.", examples=["8.7"])
+    compute_capability: ComputeCapability | None = Field(
+        default=None, description="CUDA compute capability.", examples=["8.7"]
     )
     memory: Bytes | None = Field(
         default=None,
@@ -85,9 +89,10 @@ class Engine(Element):
     name: EngineName = Field(description="Which engine.", examples=["onnxruntime"])
     version: Annotated[
         str,
-        StringConstraints(
-            pattern=r"^(>=|<=|==|~=|<|>)?[0-9]+(\.[0-9]+)*"
-            r"(\s*,\s*(>=|<=|==|~=|<|>)[0-9]+(\.[0-9]+)*)*$"
+        form(
+            r"^(>=|<=|==|~=|<|>)?[0-9]+(\.[0-9]+)*"
+            r"(\s*,\s*(>=|<=|==|~=|<|>)[0-9]+(\.[0-9]+)*)*$",
+            "a version, or comparisons such as '>=1.20, <2'",
         ),
     ] = Field(description="Which of its versions run the variant.", examples=[">=1.20"])
     providers: Annotated[tuple[Text, ...], Lax] = Field(
@@ -185,18 +190,17 @@ class TargetSpec(Element):
         examples=["latency"],
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def faults(self) -> Iterator[Fault]:
+        """int8 in no form; limits that the hardware is itself below."""
         if "int8" in self.precisions and self.quantization is None:
-            raise ValueError("precisions has int8, so quantization must say in which form")
+            yield Fault("has int8, so quantization must say in which form", ("precisions",))
         limits = self.constraints
         if limits.peak_memory is not None and limits.peak_memory > self.memory:
-            raise ValueError("constraints.peakMemory is more than the memory of the hardware")
+            yield Fault("is more than the hardware has", ("constraints", "peakMemory"))
         if limits.model_size is not None and limits.model_size > self.storage:
-            raise ValueError("constraints.modelSize is more than the storage of the hardware")
+            yield Fault("is more than the hardware has", ("constraints", "modelSize"))
         if self.power is not None and self.power.typical > self.power.max:
-            raise ValueError("power.typical is more than power.max")
-        return self
+            yield Fault("is more than power.max", ("power", "typical"))
 
 
 class Target(Manifest):

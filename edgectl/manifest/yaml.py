@@ -7,6 +7,7 @@ stay text and `1e-3` is a number; each keeps its text, so that errors can quote 
 
 from __future__ import annotations
 
+import codecs
 import re
 import stat
 from dataclasses import dataclass, field
@@ -130,15 +131,16 @@ def _read_text(path: Path) -> str:
             f"is larger than {MAX_BYTES >> 20} MiB, which no manifest needs",
             "split it, or move the data out of the manifest",
         )
+    text = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode("utf-8-sig")
+        return text.decode()
     except UnicodeDecodeError as error:
-        before = data[: error.start]
+        before = text[: error.start]
         line_start = before.rfind(b"\n") + 1
         raise _Refused(
             before.count(b"\n") + 1,
-            len(before[line_start:].decode("utf-8-sig")) + 1,
-            f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
+            len(before[line_start:].decode()) + 1,
+            f"is not UTF-8: byte 0x{text[error.start]:02x}",
             "save the file as UTF-8",
         ) from error
 
