@@ -1,0 +1,47 @@
+"""The real builders in their real environments, which are made once and kept in the cache."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from edgectl.build.builder import find_builder
+from edgectl.build.runner import Progress, Request, Result, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class Build(Protocol):
+    """Runs one action of one shipped builder into a fresh directory."""
+
+    def __call__(
+        self,
+        builder: str,
+        action: str,
+        inputs: Mapping[str, Path],
+        params: Mapping[str, Any],
+        progress: list[Progress] | None = None,
+    ) -> Result: ...
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    numbers = itertools.count()
+
+    def build(
+        builder: str,
+        action: str,
+        inputs: Mapping[str, Path],
+        params: Mapping[str, Any],
+        progress: list[Progress] | None = None,
+    ) -> Result:
+        output = tmp_path / f"out-{next(numbers)}"
+        notify = None if progress is None else progress.append
+        request = Request(action, "model", inputs, params, output)
+        return run(find_builder(builder), request, on_progress=notify)
+
+    return build

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from edgectl.build import modelpack
+from edgectl.build.modelpack import FILEPATH, Package, Variant, pack
+from edgectl.digest import Digest
+from edgectl.engine.signature import ModelSignature, TensorSpec
+from edgectl.oci.descriptor import OCI_INDEX, Descriptor, Index, Manifest, Platform, parse_manifest
+
+VECTORS = Path(__file__).parents[2] / "vectors" / "modelpack"
+MODEL = Descriptor.of(b"weights", "application/octet-stream", annotations={"step": "file"})
+GOLDEN = Descriptor.of(b"golden", "application/octet-stream")
+VARIANT = Variant(
+    ModelSignature(
+        "digits",
+        "1.0.0",
+        "classification",
+        (TensorSpec("image", "FP32", (-1, 1, 8, 8), ({"decode": {"mode": "L"}},)),),
+        (TensorSpec("logits", "FP32", (-1, 2), ({"softmax": {}},), ("0", "1")),),
+        {"name": "onnxruntime", "version": ">=1.20", "providers": ["CPUExecutionProvider"]},
+        {"absolute": 0.5},
+    ),
+    target="raspberry-pi-5",
+    platform=Platform("linux", "arm64", "v8"),
+    precision="int8",
+    requires={"family": "raspberry-pi", "latency": 0.02},
+    description="Reads digits.",
+    license="Apache-2.0",
+    parameters=9804,
+)
+
+
+@pytest.fixture
+def package() -> Package:
+    return pack(VARIANT, model=MODEL, golden=GOLDEN)
+
+
+def config_of(package: Package) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(package.blobs[package.manifest.config.digest])
+    return value
+
+
+def test_the_layers_are_raw_files_with_their_paths(package: Package) -> None:
+    assert [
+        (layer.annotations[FILEPATH], layer.media_type) for layer in package.manifest.layers
+    ] == [
+        ("model.onnx", "application/vnd.cncf.model.weight.v1.raw"),
+        ("signature.json", "application/vnd.cncf.model.weight.config.v1.raw"),
+        ("golden.npz", "application/vnd.cncf.model.dataset.v1.raw"),
+        ("README.md", "application/vnd.cncf.model.doc.v1.raw"),
+    ]
+    assert package.manifest.layers[0].digest == MODEL.digest
+    assert package.manifest.layers[0].annotations == {FILEPATH: "model.onnx"}
+    assert package.manifest.artifact_type == "application/vnd.cncf.model.manifest.v1+json"
+    assert package.manifest.config.media_type == "application/vnd.cncf.model.config.v1+json"
+
+
+def test_every_blob_is_there_or_made_here(package: Package) -> None:
+    for digest, data in package.blobs.items():
+        assert Digest.of(data) == digest
+    made = {blob.digest for blob in package.manifest.blobs} - {MODEL.digest, GOLDEN.digest}
+    assert made == set(package.blobs)
+
+
+def test_the_manifest_survives_the_wire(package: Package) -> None:
+    parsed = parse_manifest(package.manifest.to_bytes())
+    assert isinstance(parsed, Manifest)
+    assert parsed.to_bytes() == package.manifest.to_bytes()
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        VARIANT,
+        replace(VARIANT, precision="fp32", description="", license="", parameters=0),
+        replace(VARIANT, parameters=70_000_000_000),
+    ],
+    ids=["full", "sparse", "large"],
+)
+def test_the_config_is_a_modelpack_config(variant: Variant) -> None:
+    schema = json.loads((VECTORS / "config.schema.json").read_text())
+    config = config_of(pack(variant, model=MODEL, golden=GOLDEN))
+    jsonschema.Draft202012Validator(schema).validate(config)
+
+
+def test_the_config_names_every_layer_in_order(package: Package) -> None:
+    config = config_of(package)
+    assert config["modelfs"]["diffIds"] == [str(layer.digest) for layer in package.manifest.layers]
+    assert config["config"]["paramSize"] == "9.8K"
+    assert config["config"]["quantization"] == "static-qdq"
+    assert config["config"]["capabilities"]["inputTypes"] == ["image"]
+    assert "createdAt" not in config["descriptor"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(574, "0.6K"), (9804, "9.8K"), (2_500_000, "2.5M"), (7 * 10**9, "7.0B"), (10**12, "1.0T")],
+)
+def test_parameter_counts(count: int, text: str) -> None:
+    assert modelpack.param_size(count) == text
+
+
+def test_the_signature_can_be_read_back(package: Package) -> None:
+    layer = package.manifest.layers[1]
+    assert ModelSignature.from_json(package.blobs[layer.digest]) == VARIANT.signature
+
+
+def test_the_same_variant_has_the_same_digest(package: Package) -> None:
+    again = pack(VARIANT, model=replace(MODEL, annotations={}), golden=GOLDEN)
+    assert again.manifest.to_bytes() == package.manifest.to_bytes()
+    other = pack(VARIANT, model=Descriptor.of(b"others", "x/y"), golden=GOLDEN)
+    assert other.manifest.to_bytes() != package.manifest.to_bytes()
+
+
+def test_the_index_says_what_a_device_chooses_by(package: Package) -> None:
+    pi = modelpack.descriptor_of(package.manifest, VARIANT.platform)
+    nuc_variant = replace(VARIANT, target="intel-nuc", platform=Platform("linux", "amd64"))
+    nuc = modelpack.descriptor_of(
+        pack(nuc_variant, model=MODEL, golden=GOLDEN).manifest, nuc_variant.platform
+    )
+    index = modelpack.model_index("digits", "1.0.0", [pi, nuc])
+    assert index.to_bytes() == modelpack.model_index("digits", "1.0.0", [nuc, pi]).to_bytes()
+    parsed = parse_manifest(index.to_bytes())
+    assert isinstance(parsed, Index)
+    assert parsed.media_type == OCI_INDEX
+    assert parsed.artifact_type == "application/vnd.edgectl.model.v1+json"
+    assert [m.annotations["dev.edgectl.target"] for m in parsed.manifests] == [
+        "intel-nuc",
+        "raspberry-pi-5",
+    ]
+    chosen = parsed.manifests[1]
+    assert chosen.platform == Platform("linux", "arm64", "v8")
+    assert chosen.annotations["dev.edgectl.engine"] == "onnxruntime"
+    assert chosen.annotations["dev.edgectl.precision"] == "int8"
+    requires = json.loads(chosen.annotations["dev.edgectl.requires"])
+    size = sum(layer.size for layer in package.manifest.layers)
+    assert requires == {"family": "raspberry-pi", "latency": 0.02, "size": size}
+
+
+def test_the_card_says_what_goes_in_and_out(package: Package) -> None:
+    card = package.blobs[package.manifest.layers[3].digest].decode()
+    assert "# digits 1.0.0" in card
+    assert "- `image`: FP32, any x 1 x 8 x 8, through decode" in card
+    assert "classes 0, 1" in card
