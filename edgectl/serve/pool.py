@@ -7,6 +7,8 @@ job costs it twice the time between the event loop and the thread.
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -57,10 +59,14 @@ class InferencePool:
         self._jobs.put(_Job(call, future))
         return await future
 
-    def close(self) -> None:
-        """Let the threads end once their jobs are done; does not wait for them."""
+    def close(self, seconds: float) -> None:
+        """End the threads, waiting at most this long for what they run: an engine that is cut off
+        in the middle takes the process down with a crash."""
         for _ in self._threads:
             self._jobs.put(None)
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -74,9 +80,8 @@ class InferencePool:
                 result = job.call()
             except Exception as raised:  # noqa: BLE001 - handed to whoever awaits the job
                 error = raised
-        loop = job.future.get_loop()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._finish, job.future, result, error)
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            job.future.get_loop().call_soon_threadsafe(self._finish, job.future, result, error)
 
     def _finish(self, future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
         self.pending -= 1

@@ -85,7 +85,7 @@ def serve(config: ServeConfig, on_listening: Callable[[str], None]) -> None:
         finally:
             if watcher:
                 watcher.stop()
-            pool.close()
+            pool.close(_DRAIN_SECONDS)
 
 
 class _Server(uvicorn.Server):

@@ -11,6 +11,7 @@ from PIL import Image
 from edgectl.engine.errors import EngineError, InputError
 from edgectl.serve.model import Limits, ServedModel
 from edgectl.serve.protocol import InferRequest, InputTensor, RequestedOutput, parse_request
+from tests.support.images import png_bomb
 from tests.support.slots import SAMPLES, make_digits
 
 if TYPE_CHECKING:
@@ -72,12 +73,6 @@ def test_postprocess_answers_what_the_output_declares(digits: ServedModel) -> No
     assert output.array.shape == (1, 3)
 
 
-def _bomb() -> bytes:
-    buffer = BytesIO()
-    Image.new("L", (30_000, 30_000)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 _ZEROS = np.zeros((1, 1, 8, 8), np.float32)
 
 
@@ -99,7 +94,7 @@ _ZEROS = np.zeros((1, 1, 8, 8), np.float32)
         (_images((SAMPLES / "digit-00.png").read_bytes()[:60]), "image"),
         (_images(*[b""] * 9), "batch of 9"),
         (_images(b"x", shape=(2,)), "2 elements declared"),
-        (_images(_bomb()), "pixels"),
+        (_images(png_bomb(30_000, 30_000)), "pixels"),
     ],
 )
 def test_wrong_input_is_refused(digits: ServedModel, tensor: InputTensor, message: str) -> None:
