@@ -130,7 +130,7 @@ def prepare() -> None:
     password = STATE / "keys" / "password"
     password.touch(mode=0o600)
     password.write_text(secrets.token_urlsafe(24))
-    edgectl("keys", "generate", "--output-prefix", str(PUBLIC.with_suffix("")),
+    edgectl("keys", "generate", "--output-key-prefix", str(PUBLIC.with_suffix("")),
             "--key-password-file", str(password))  # fmt: skip
     edgectl("trust", "init")
     for name, profile, ring in DEVICES:

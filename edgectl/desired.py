@@ -152,10 +152,16 @@ class Desired:
     """Builder name to the digest of its folder: part of every step that it runs."""
     signers: tuple[str, ...] = ()
     """Fingerprints of the public keys that signatures are made for."""
+    source_date_epoch: int = 0
+    """The time that every file in an image carries."""
 
 
 def expand(
-    manifests: ManifestSet, builders: Mapping[str, Digest], signers: tuple[str, ...]
+    manifests: ManifestSet,
+    builders: Mapping[str, Digest],
+    signers: tuple[str, ...],
+    *,
+    source_date_epoch: int = 0,
 ) -> Desired:
     """Expand the manifests: one DesiredModel for each version that some fleet wants somewhere.
 
@@ -180,7 +186,7 @@ def expand(
             for name in sorted(names)
         )
         models.append(_model(model, variants, pin))
-    return Desired(tuple(models), fleets, builders, signers)
+    return Desired(tuple(models), fleets, builders, signers, source_date_epoch)
 
 
 def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> DesiredModel:

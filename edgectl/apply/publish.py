@@ -14,6 +14,7 @@ from edgectl.digest import canonical_json
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import IntegrityError
 from edgectl.oci.descriptor import Descriptor, Manifest, Platform, parse_manifest
+from edgectl.oci.image import Variant, assemble_model_image, push_image
 from edgectl.plan.observed import APPLIED_TYPE, Applied, applied_tag
 from edgectl.plan.step import StepKind
 from edgectl.trust.attestation import attest as attach
@@ -83,7 +84,37 @@ def index(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         for target, result in sorted(_results(step, outcomes).items())
     ]
     made = modelpack.model_index(step.params["name"], step.params["version"], variants)
-    return StepResult(_push(repository, step, outcomes, made.to_bytes(), made.media_type))
+    tag = step.cache_tag if _is_whole(step, outcomes) else None
+    return StepResult(repository.push_manifest(made.to_bytes(), made.media_type, tag=tag))
+
+
+def image(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+    """The multi-arch image of a model version, over the variants that passed."""
+    variants = []
+    for target, result in sorted(_results(step, outcomes).items()):
+        packaged = outcomes[step.uses[target]].step
+        repository = run.store.repository(packaged.repository)
+        files = {
+            layer.annotations[modelpack.FILEPATH]: run.inputs.blob(repository, layer)
+            for layer in _manifest(repository, result.manifest).layers
+        }
+        platform = Platform.from_json(packaged.params["platform"])
+        variants.append(Variant(target, platform, files))
+    name, version = step.params["name"], step.params["version"]
+    made = assemble_model_image(
+        name,
+        variants,
+        run.scratch(),
+        annotations={
+            "org.opencontainers.image.title": name,
+            "org.opencontainers.image.version": version,
+        },
+    )
+    tag = step.cache_tag if _is_whole(step, outcomes) else None
+    images = run.store.repository(step.repository)
+    pushed = push_image(images, made, tag=tag)
+    sign_tree(images, pushed, run.key)
+    return StepResult(pushed)
 
 
 def attest(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
@@ -131,10 +162,9 @@ def sign(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         for role, result in results.items()
         if role.startswith("attest-")
     }
-    whole = len(results) == len(step.uses)
     record = Applied(
         # Another key than the plan's makes the next plan try the missing variants again.
-        step.key if whole else f"partial of {step.key}",
+        step.key if _is_whole(step, outcomes) else f"partial of {step.key}",
         results["index"].manifest.digest,
         results["image"].manifest.digest,
         packages,
@@ -151,6 +181,7 @@ def sign(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
 PUBLISHERS: Mapping[StepKind, Callable[[Executor, Step, Outcomes], StepResult]] = {
     StepKind.PACKAGE: package,
     StepKind.INDEX: index,
+    StepKind.IMAGE: image,
     StepKind.ATTEST: attest,
     StepKind.SIGN: sign,
 }
@@ -191,9 +222,6 @@ def _manifest(repository: Repository, descriptor: Descriptor) -> Manifest:
     return manifest
 
 
-def _push(
-    repository: Repository, step: Step, outcomes: Outcomes, data: bytes, media_type: str
-) -> Descriptor:
-    """Push, and cache the result if it was made from all of its inputs."""
-    whole = len(_results(step, outcomes)) == len(step.uses)
-    return repository.push_manifest(data, media_type, tag=step.cache_tag if whole else None)
+def _is_whole(step: Step, outcomes: Outcomes) -> bool:
+    """Whether a step has all of its inputs: only then is its result what its key stands for."""
+    return len(_results(step, outcomes)) == len(step.uses)

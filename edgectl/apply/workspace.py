@@ -10,6 +10,7 @@ from edgectl.desired import expand
 from edgectl.errors import ConfigError, KeyFileError, TrustError
 from edgectl.manifest.load import load_project
 from edgectl.oci.access import open_store
+from edgectl.oci.tar import source_date_epoch
 from edgectl.plan.observe import observe
 from edgectl.trust.keys import load_private, load_public
 from edgectl.trust.policy import Expiry
@@ -48,7 +49,7 @@ class Workspace:
         """What the manifests ask for, with every file hashed."""
         builders = {builder.name: builder.digest for builder in find_builders(repository=self.root)}
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
-        return expand(self.manifests, builders, signers)
+        return expand(self.manifests, builders, signers, source_date_epoch=source_date_epoch())
 
     def observe(self, desired: Desired) -> Observed:
         """What the registry says of it."""

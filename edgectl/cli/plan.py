@@ -57,7 +57,8 @@ def show_plan(plan: Plan) -> None:
         _show_model(change)
     for fleet in plan.fleets:
         _show_fleet(fleet)
-    actions = [str(change.action) for change in (*plan.models, *plan.fleets)]
+    actions = [str(change.action) for change in plan.models]
+    actions += [str(change.action) for change in plan.fleets]
     counts = ", ".join(
         f"{actions.count(action)} to {action}" for action in _SIGNS if action in actions
     )

@@ -120,7 +120,11 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
         StepKind.IMAGE,
         f"image {name}",
         model.image_repository,
-        params={"name": model.name, "version": model.version},
+        params={
+            "name": model.name,
+            "version": model.version,
+            "sourceDateEpoch": desired.source_date_epoch,
+        },
         uses=packages,
         **shared,
     )

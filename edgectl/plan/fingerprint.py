@@ -20,6 +20,7 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
     }
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
     values |= {f"builder {name}": str(digest) for name, digest in desired.builders.items()}
+    values["source date epoch"] = str(desired.source_date_epoch)
     values["signing keys"] = _fingerprint(list(desired.signers))
     values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})
     values["calibration settings"] = _fingerprint(dict(model.calibration_params))

@@ -1,0 +1,203 @@
+"""Apply, with the real builders, the real command line and a registry on disk."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from edgectl.oci.descriptor import Manifest, parse_manifest
+from edgectl.oci.layout import LayoutStore
+from tests.support.project import EDGECTL, Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """The reference project, nothing applied."""
+    return Project(tmp_path / "repo")
+
+
+@pytest.fixture
+def small(project: Project) -> Project:
+    """One model for one target."""
+    project.only_digits_for("intel-nuc")
+    return project
+
+
+def test_apply_releases_once_and_then_has_nothing_to_do(project: Project) -> None:
+    assert project.run("plan", "--detailed-exitcode").code == 2
+    first = project.must("apply")
+    assert "Released shopfloor generation 1" in first.out
+    assert project.run("plan", "--detailed-exitcode").code == 0
+    second = project.must("apply")
+    assert "Nothing to apply" in second.out
+    assert project.must("plan", "-o", "json").json["changed"] is False
+    for what in ("models/digits:1.0.0", "models/tumour:1.0.0", "images/digits:1.0.0"):
+        assert project.must(
+            "verify", project.reference(what), "--key", project.public_key, "-o", "json"
+        ).json["verified"]
+
+
+def test_two_clean_builds_have_the_same_digests(tmp_path: Path) -> None:
+    builds = [Project(tmp_path / name) for name in ("one", "two")]
+    for build in builds:
+        build.must("apply", "--jobs", "1" if build is builds[0] else "3")
+    assert builds[0].indexes() == builds[1].indexes()
+    assert len(builds[0].indexes()) == 4
+
+
+def test_killed_anywhere_and_run_again_it_ends_in_the_same_digests(
+    small: Project, tmp_path: Path
+) -> None:
+    undisturbed = Project(tmp_path / "undisturbed")
+    undisturbed.only_digits_for("intel-nuc")
+    undisturbed.must("apply")
+    kills = 0
+    for written in (1, 2, 4, 6, 8, 10, 12, 15, 20):
+        kills += _kill_when(small, files=written * 3)
+    small.must("apply")
+    assert kills >= 3, "the apply was killed too late to mean anything"
+    assert small.indexes() == undisturbed.indexes()
+    assert small.run("plan", "--detailed-exitcode").code == 0
+    small.must("verify", small.reference("models/digits:1.0.0"), "--key", small.public_key)
+
+
+def _kill_when(project: Project, *, files: int) -> bool:
+    """Start an apply and SIGKILL it once it has written so many blobs; whether it was in time."""
+    blobs = project.root / "registry" / "models" / "digits" / "blobs" / "sha256"
+    before = len(list(blobs.iterdir())) if blobs.is_dir() else 0
+    process = subprocess.Popen(
+        [EDGECTL, "apply"],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None:
+        if blobs.is_dir() and len(list(blobs.iterdir())) >= before + files:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    return process.wait() == -signal.SIGKILL
+
+
+def test_a_variant_that_fails_its_gate_stops_the_fleets_that_need_it_and_nothing_else(
+    project: Project,
+) -> None:
+    project.edit("models/digits.yaml", "min: 0.95", "min: 0.999")
+    fleet = (project.root / "fleets/shopfloor.yaml").read_text()
+    other = fleet.replace("name: shopfloor", "name: clinic")
+    lines = [line for line in other.splitlines() if "digits" not in line]
+    (project.root / "fleets/clinic.yaml").write_text("\n".join(lines) + "\n")
+    done = project.run("apply")
+    assert done.code == 6
+    assert "accuracy is 0.9" in done.err
+    assert "allowed is at least 0.9990" in done.err
+    assert "Released clinic generation 1" in done.out
+    assert "Not released: shopfloor" in done.out
+    assert project.must("status", "-o", "json").json["fleets"][1]["release"] is None
+
+
+def test_a_variant_too_large_for_its_target_leaves_the_other_targets_alone(
+    project: Project,
+) -> None:
+    project.only_digits_for("intel-nuc", "raspberry-pi-5")
+    project.edit("targets/raspberry-pi-5.yaml", "modelSize: 100Mi", "modelSize: 1Ki")
+    fleet = (project.root / "fleets/shopfloor.yaml").read_text()
+    only = fleet.replace("name: shopfloor", "name: desk").replace(
+        "[intel-nuc, raspberry-pi-5]", "[intel-nuc]"
+    )
+    (project.root / "fleets/desk.yaml").write_text(only)
+    done = project.run("apply")
+    assert done.code == 6
+    assert "model size is" in done.err
+    assert "allowed is at most 1.0 KiB" in done.err
+    assert "Released desk generation 1" in done.out
+    assert "Not released: shopfloor" in done.out
+    again = project.run("apply")
+    assert again.code == 6
+    assert "Released" not in again.out, "what did not change is not released again"
+
+
+def test_a_cached_result_that_nobody_trusted_signed_is_not_used(small: Project) -> None:
+    small.must("apply")
+    honest = small.indexes()
+    repository = LayoutStore(small.root / "registry").repository("models/digits")
+    planned = small.must("plan", "-o", "json").json
+    assert planned["changed"] is False
+    cached = [tag for tag in repository.tags() if tag.startswith("cache-")]
+    for tag in cached:
+        _, data = repository.read_manifest(tag)
+        manifest = parse_manifest(data)
+        if isinstance(manifest, Manifest):
+            evil = Manifest(
+                manifest.config,
+                manifest.layers,
+                artifact_type=manifest.artifact_type,
+                annotations={**manifest.annotations, "evil": "yes"},
+            )
+            repository.push_manifest(evil.to_bytes(), evil.media_type, tag=tag)
+    repository.delete("1.0.0")
+    small.must("apply")
+    assert small.indexes() == honest
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        ("sha256", 4, "declares"),
+        ("garbage", 5, "not a valid ONNX model"),
+        ("calibration", 5, "calibration"),
+        ("password", 15, "password"),
+        ("no trust", 14, "edgectl trust init"),
+        ("missing file", 3, "digits-9.9.9.onnx"),
+        ("registry is a file", 19, "registry"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_nothing_is_released(
+    small: Project, spoil: str, code: int, words: str
+) -> None:
+    environment: dict[str, str] = {}
+    match spoil:
+        case "sha256":
+            small.edit(
+                "models/digits.yaml",
+                "    format: onnx",
+                f"    format: onnx\n    sha256: {'0' * 64}",
+            )
+        case "garbage":
+            (small.root / "models/digits-1.0.0.onnx").write_bytes(b"\x08\x07garbage" * 100)
+        case "calibration":
+            np.savez(
+                small.root / "data/digits/1.0.0/calibration.npz",
+                image=np.zeros((4, 3, 8, 8), np.float32),
+            )
+        case "password":
+            environment["EDGECTL_KEY_PASSWORD"] = "wrong"
+        case "no trust":
+            shutil.rmtree(small.root / "registry")
+        case "missing file":
+            small.edit("models/digits.yaml", "path: digits-1.0.0.onnx", "path: digits-9.9.9.onnx")
+        case "registry is a file":
+            shutil.rmtree(small.root / "registry")
+            (small.root / "registry").write_text("not a directory")
+    before = _listing(small.root / "registry" / "trust")
+    done = small.run("apply", **environment)
+    assert (done.code, "Traceback" in done.err) == (code, False), done.err
+    assert words in done.err
+    assert "Next:" in done.err
+    assert _listing(small.root / "registry" / "trust") == before
+
+
+def _listing(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
