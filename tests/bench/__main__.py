@@ -15,11 +15,14 @@ def _benchmarks() -> list[str]:
 
 def main() -> None:
     """Run them one after the other, since they share the machine that they measure."""
-    names = _benchmarks()
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME")
-    for name in parser.parse_args().names or names:
-        print(f"## {name}", flush=True)
+    known = _benchmarks()
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}")
+    names = parser.parse_args().names or known
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(known)}")
+    for name in names:
+        print(f"## {name}\n", flush=True)
         importlib.import_module(f"tests.bench.{name}").main()
 
 
