@@ -87,7 +87,7 @@ class Fields:
         if value is None:
             return ""
         if not isinstance(value, str) or not value.strip():
-            self.problem(f"{self.name(key)} has to be a text, not {reprlib.repr(value)}")
+            self.problem(f"{self.name(key)} has to be a text, not {_shown(value)}")
             return ""
         return value
 
@@ -109,7 +109,7 @@ class Fields:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.problem(f"{self.name(key)} has to be a number, not {reprlib.repr(value)}")
+            self.problem(f"{self.name(key)} has to be a number, not {_shown(value)}")
             return default
         if not least <= value <= most:
             self.problem(f"{self.name(key)} has to be from {least:g} to {most:g}, not {value:g}")
@@ -127,7 +127,7 @@ class Fields:
         """True or false."""
         value = self.take(key)
         if not isinstance(value, (bool, type(None))):
-            self.problem(f"{self.name(key)} has to be true or false, not {reprlib.repr(value)}")
+            self.problem(f"{self.name(key)} has to be true or false, not {_shown(value)}")
         return bool(value)
 
     def texts(self) -> dict[str, str]:
@@ -135,7 +135,7 @@ class Fields:
         for key, value in self._value.items():
             if not isinstance(key, str) or not isinstance(value, str):
                 self.problem(
-                    f"{self.name(str(key))} has to be a text, not {reprlib.repr(value)}: quote it"
+                    f"{self.name(str(key))} has to be a text, not {_shown(value)}: quote it"
                 )
         self._known.extend(str(key) for key in self._value)
         return {str(key): str(value) for key, value in self._value.items()}
@@ -200,3 +200,10 @@ class Fields:
         except (ValueError, EdgectlError) as error:
             self.problem(f"{self.name(key)}: {error}")
             return default
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; what a nested one holds is not repeated, which may be without end."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "a mapping"
+    return reprlib.repr(value)

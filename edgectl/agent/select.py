@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _ANNOTATION = "dev.edgectl."
-_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<|)\s*(\d+(?:\.\d+)*)[^,]*")
+_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|~=|>|<|)\s*(\d+(?:\.\d+)*)[^,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _resource_objections(requires: Mapping[str, Any], facts: Facts) -> Iterator[
 
 
 def version_satisfies(version: str, requirement: str) -> bool:
-    """Whether a version is in `>=1.20,<2`; a bare version means at least that.
+    """Whether a version is in `>=1.20,<2` (PEP 440); a bare version means at least that.
 
     Compares numbers only (`1.31.1`); raises ValueError on a requirement of another form.
     """
@@ -186,8 +186,9 @@ def version_satisfies(version: str, requirement: str) -> bool:
         width = max(len(have), len(wanted))
         left, right = (_padded(numbers, width) for numbers in (have, wanted))
         holds = {
-            ">=": left >= right, "<=": left <= right, ">": left > right,
-            "<": left < right, "==": left == right, "!=": left != right,
+            ">=": left >= right, "<=": left <= right, ">": left > right, "<": left < right,
+            "==": left == right, "!=": left != right,
+            "~=": left >= right and left[: len(wanted) - 1] == wanted[:-1],
         }  # fmt: skip
         if not holds[operator]:
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from edgectl.errors import HealthError, ServerUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_OK = 200
 _MAX_ANSWER = 4 << 20
 _TIMEOUT = 10.0
 _BEST_CLASS = 1
@@ -83,7 +83,7 @@ class Server:
         headers = {"Inference-Header-Content-Length": str(len(header))}
         status, value = self._request("POST", path, body, headers)
         try:
-            if status != http.HTTPStatus.OK:
+            if status != _OK:
                 raise HealthError(f"{model} {version} refuses a sample: {value['error']}")
             _, index, *label = str(value["outputs"][0]["data"][0]).split(":", 2)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -94,6 +94,8 @@ class Server:
         self, method: str, path: str, body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:  # fmt: skip
+        import http.client  # with all of `email`, which an idle agent has no use for
+
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
             connection.request(method, path, body, dict(headers or {}))
