@@ -73,10 +73,14 @@ def load(path: Path, *, providers: Sequence[str], threads: int) -> OnnxRuntimeSe
     """Load an ONNX file; see `edgectl.engine.session.load_session`."""
     chosen = _choose(providers)
     try:
-        session = ort.InferenceSession(str(path), _options(threads), providers=chosen)
-    except _ORT_ERRORS as error:
+        session = ort.InferenceSession(
+            str(path),
+            _options(threads),
+            providers=chosen,
+            enable_fallback=False,  # It prints, and then answers from another provider unasked.
+        )
+    except (*_ORT_ERRORS, ValueError, RuntimeError) as error:
         _raise_load_error(path, error)
-    session.disable_fallback()  # It would print, and then answer from another provider unasked.
     _return_free_memory()
     return OnnxRuntimeSession(session)
 
@@ -99,8 +103,9 @@ def _options(threads: int) -> ort.SessionOptions:
     Measured with a 16.8 MB MobileNet-shaped fp32 model at 224x224 (x86-64, one thread, glibc; the
     latency was the same throughout): defaults keep 117 MB resident. Freeing the loader's garbage
     (`_return_free_memory`) makes it 92 MB, and doing without memory patterns, which plan one more
-    block for the whole run, 85 MB. Without the arena it is *more*, 98 to 139 MB, because glibc
-    fragments on the large buffers that come and go. `tests/bench/engine_memory.py` measures anew.
+    block for the whole run, 85 MB. Without the arena it is more, and
+    differs from run to run (98 to 139 MB), because glibc fragments on large buffers that come and
+    go. `tests/bench/engine_memory.py` measures anew.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

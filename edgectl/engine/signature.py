@@ -77,7 +77,7 @@ class ModelSignature:
                 dict(value["engine"]),
                 {str(k): float(v) for k, v in value["goldenTolerance"].items()},
             )
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"malformed model signature: {error!r}") from error
 
 

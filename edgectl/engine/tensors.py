@@ -32,6 +32,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(np.object_),
 }
 
+_DATATYPES = {dtype: name for name, dtype in _DTYPES.items()}
+
 
 def numpy_dtype(datatype: str) -> np.dtype[Any]:
     """The numpy dtype, in this machine's byte order, of an OIP datatype such as `FP32`.
@@ -51,10 +53,10 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     """
     if dtype.kind in "SUO":
         return "BYTES"
-    for name, candidate in _DTYPES.items():
-        if candidate == dtype.newbyteorder("="):
-            return name
-    raise InputError(f"numpy dtype {dtype} has no datatype in the Open Inference Protocol")
+    name = _DATATYPES.get(dtype if dtype.isnative else dtype.newbyteorder("="))
+    if name is None:
+        raise InputError(f"numpy dtype {dtype} has no datatype in the Open Inference Protocol")
+    return name
 
 
 def shape_matches(shape: Sequence[int], declared: Sequence[int]) -> bool:
@@ -84,7 +86,22 @@ def check(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
         )
     if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
         raise InputError(f"input {spec.name!r} holds NaN or infinite values")
+    if datatype == "BYTES":
+        return _texts(spec, array)
     return np.ascontiguousarray(array, dtype=numpy_dtype(datatype)).reshape(array.shape)
+
+
+def _texts(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    """Every element as str: engines take text, and ONNX Runtime reads bytes as their repr."""
+    texts = np.empty(array.shape, np.object_)
+    for place, value in np.ndenumerate(array):
+        if not isinstance(value, str | bytes):
+            raise InputError(f"input {spec.name!r} holds {value!r}, which is not text")
+        try:
+            texts[place] = value if isinstance(value, str) else value.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"input {spec.name!r} holds text that is not UTF-8") from error
+    return texts
 
 
 def check_inputs(

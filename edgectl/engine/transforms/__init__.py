@@ -6,6 +6,7 @@ declarations without numpy or Pillow.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgectl.engine.errors import InputError
@@ -55,7 +56,8 @@ def preprocess(spec: TensorSpec, encoded: bytes) -> NDArray[Any]:
             value = read_pre(declared).apply(value)
     except InputError as error:
         raise InputError(f"input {spec.name!r}: {error}") from error
-    return check_tensor(spec, Dtype(spec.datatype).apply(value)[None])
+    one = dataclasses.replace(spec, shape=(1, *spec.shape[1:]))
+    return check_tensor(one, Dtype(spec.datatype).apply(value)[None])
 
 
 def scores(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:

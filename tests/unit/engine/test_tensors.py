@@ -54,10 +54,24 @@ def test_check_keeps_values_and_makes_them_native(
     assert checked.shape == tuple(shape)
 
 
-def test_text_is_a_bytes_tensor() -> None:
-    checked = check(TensorSpec("t", "BYTES", (-1,)), np.array(["a", "bc"]))
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["a", "ü"]),
+        np.array([b"a", "ü".encode()]),
+        np.array(["a", "ü".encode()], dtype=object),
+    ],
+)
+def test_text_reaches_the_engine_as_text(array: np.ndarray) -> None:
+    checked = check(TensorSpec("t", "BYTES", (-1,)), array)
     assert checked.dtype == np.object_
-    assert checked.tolist() == ["a", "bc"]
+    assert checked.tolist() == ["a", "ü"]
+
+
+@pytest.mark.parametrize("array", [np.array([1, "a"], object), np.array([b"\xff"])])
+def test_refuses_what_is_not_text(array: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"input 't' holds .* not (text|UTF-8)"):
+        check(TensorSpec("t", "BYTES", (-1,)), array)
 
 
 def test_refuses_unequal_batches() -> None:

@@ -78,6 +78,12 @@ def test_a_picture_for_an_input_of_tensors_is_refused() -> None:
         transforms.preprocess(spec, encode(np.zeros((8, 8), np.uint8)))
 
 
+def test_a_fixed_batch_still_takes_one_picture_at_a_time() -> None:
+    spec = TensorSpec("image", "FP32", (4, 1, 8, 8), DIGIT_STEPS)
+    transforms.check(spec, "input")
+    assert transforms.preprocess(spec, encode(np.zeros((8, 8), np.uint8))).shape == (1, 1, 8, 8)
+
+
 def test_errors_name_the_input() -> None:
     with pytest.raises(InputError, match="input 'image': the data is not a PNG"):
         transforms.preprocess(DIGIT, b"no picture")
