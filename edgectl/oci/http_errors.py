@@ -37,7 +37,9 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, doing: st
     codes, text, errnos = _read_errors(body)
     message = f"{doing}: {text or 'HTTP'} ({status})"
     if status == 507 or "no space left" in text or errnos & _FULL_ERRNOS:
-        return StorageFullError(message, hint="free some space on the registry")
+        return StorageFullError(
+            f"{message}: the registry has no space left", hint="free some space on the registry"
+        )
     if status == 404 or "MANIFEST_BLOB_UNKNOWN" in codes or "BLOB_UNKNOWN" in codes:
         return NotFoundError(message)
     if codes & {"DIGEST_INVALID", "SIZE_INVALID"}:
@@ -98,11 +100,22 @@ def _read_errors(body: bytes) -> tuple[set[str], str, set[int]]:
     try:
         errors = json.loads(body)["errors"]
         codes = {str(item.get("code", "")) for item in errors}
-        text = "; ".join(str(item.get("message", "")) for item in errors)[:500]
+        text = _printable("; ".join(_text(item) for item in errors))
         return codes, text, {number for item in errors for number in _errnos(item.get("detail"))}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        printable = "".join(c for c in body[:200].decode(errors="replace") if c.isprintable())
-        return set(), "" if printable.lstrip().startswith("<") else printable, set()
+        text = _printable(body[:200].decode(errors="replace"))
+        return set(), "" if text.lstrip().startswith("<") else text, set()
+
+
+def _printable(text: str) -> str:
+    """What may be shown on a terminal of what a registry said."""
+    return "".join(character for character in text if character.isprintable())[:500]
+
+
+def _text(item: dict[str, Any]) -> str:
+    """An error's message, and its detail where docker-registry hides the reason there."""
+    message, detail = str(item.get("message", "")), item.get("detail")
+    return f"{message}: {detail}" if isinstance(detail, str) and detail else message
 
 
 def _errnos(detail: Any) -> set[int]:
