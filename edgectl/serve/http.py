@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HEAD_LIMIT = 64 << 10
 _HEAD_SECONDS = 10.0
-_LINGER_SECONDS = 5.0
+_LINGER_SECONDS = 60.0
 
 
 class HttpError(Exception):
@@ -156,7 +156,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with a bound on the size and the time of a request's head.
 
     A request that is refused before its body has arrived is answered at once; what still comes is
-    then thrown away for a few seconds, because closing the connection on data that is on its way
+    then thrown away for a minute, because closing the connection on data that is on its way
     would make the client's kernel discard the answer.
     """
 
@@ -203,7 +203,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer is sent; a body that nobody waits for gets little time."""
+        """The answer is sent; a body that nobody waits for may go on for a while."""
         super().on_response_complete()
         if not self._body_done and not self._reading_head:
             self._start_timer(_LINGER_SECONDS)

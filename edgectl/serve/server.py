@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def serve(config: ServeConfig, on_listening: Callable[[str], None]) -> None:
     Raises ConfigError if the address cannot be used, and HealthError or IncompatibleError if a
     single model directory does not load (a slot that does not load is the agent's to deal with).
     """
+    _collect_rarely()
     limits = Limits(batch=config.max_batch, tensor_bytes=config.max_body)
     load_model = partial(ServedModel.load, threads=config.threads, limits=limits)
     deployment = Deployment(_load_single(config.model, load_model) if config.model else None)
@@ -121,6 +123,13 @@ class _Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+def _collect_rarely() -> None:
+    """Tune the garbage collector for a server whose requests leave no cycles behind: with the
+    defaults a hostile JSON body of millions of lists stalls everybody four times as long."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
 
 
 def _load_single(path: Path, load_model: Callable[[Path], ServedModel]) -> Serving:
