@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.docker_registry import DockerRegistry
 from tests.support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("edgectl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgectl")
 
 
 @pytest.fixture
