@@ -63,7 +63,7 @@ def load_project(root: Path) -> ManifestSet:
     project_file = root / PROJECT_FILE
     if not project_file.is_file():
         raise ManifestErrors([
-            Problem(project_file, 1, 1, "is missing", suggestion="name its directory with -C")
+            Problem(project_file, 1, 1, "is missing", suggestion="name the directory that has it")
         ])  # fmt: skip
     reading.read(project_file)
     for path in _manifest_files(root, reading):
@@ -97,17 +97,16 @@ def _manifest_files(root: Path, reading: _Reading) -> list[Path]:
     Of an invalid Project, the root is searched: its manifests' problems are wanted too.
     """
     document = next((each for each in reading.documents if each.kind == "Project"), None)
-    project = document.manifest if document else None
-    directories = project.spec.manifests if isinstance(project, Project) else (".",)
+    if document is None or not isinstance(document.manifest, Project):
+        return list(_walk(root, root))
     files: dict[Path, None] = {}
-    for number, name in enumerate(directories):
+    for number, name in enumerate(document.manifest.spec.manifests):
         directory = Path(os.path.normpath(root / name))
-        if document is not None and not directory.is_dir():
-            field_path = ("spec", "manifests", number)
-            reading.problems.append(document.problem(field_path, f"no directory {directory}"))
-        elif document is not None and not _inside(directory, root):
-            field_path = ("spec", "manifests", number)
-            reading.problems.append(document.problem(field_path, "leads out of the project"))
+        at = ("spec", "manifests", number)
+        if not directory.is_dir():
+            reading.problems.append(document.problem(at, f"there is no directory {directory}"))
+        elif not _inside(directory, root):
+            reading.problems.append(document.problem(at, "leads out of the project"))
         else:
             files |= dict.fromkeys(_walk(directory, root))
     return list(files)
@@ -119,6 +118,9 @@ def _inside(path: Path, root: Path) -> bool:
 
 def _walk(directory: Path, root: Path) -> Iterable[Path]:
     for here, below, names in os.walk(directory):
+        if "oci-layout" in names:  # a repository of the registry, with any number of blobs
+            below.clear()
+            continue
         skipped = _NOT_MANIFESTS if Path(here) == root else frozenset()
         below[:] = sorted(
             name for name in below if not name.startswith(".") and name not in skipped

@@ -13,9 +13,9 @@ import edgectl
 _PACKAGE = Path(edgectl.__file__).parent
 
 
-def profile_files() -> list[Path]:
-    """The files of the shipped profiles, sorted."""
-    for directory in (_PACKAGE / "_targets", _PACKAGE.parent / "manifests" / "targets"):
+def profile_files(package: Path = _PACKAGE) -> list[Path]:
+    """The files of the profiles that an installed package ships, sorted."""
+    for directory in (package / "_targets", package.parent / "manifests" / "targets"):
         if directory.is_dir():
             return sorted(directory.glob("*.yaml"))
     return []

@@ -155,8 +155,11 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> _Refused:
     message = ", ".join(
         part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part
     )
-    lines = text.splitlines()
-    if line <= len(lines) and lines[line - 1][column - 1 : column] == "\t":
+    lines = text.split("\n")
+    if line > len(lines) or (line == len(lines) and not lines[-1]):
+        last = text.rstrip()  # the end came too early: tell it where the text ends
+        line, column = last.count("\n") + 1, len(last) - last.rfind("\n")
+    elif lines[line - 1][column - 1 : column] == "\t":
         return _Refused(line, column, "YAML does not allow tabs here", "indent with spaces")
     if "mapping values are not allowed" in message:
         return _Refused(line, column, f"not YAML: {message}", "quote a text that contains ': '")
@@ -198,17 +201,22 @@ class _Composer:
         self._anchors: dict[str, Node | None] = {}
 
     def run(self, text: str) -> None:
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-            if isinstance(event, yaml.ScalarEvent):
-                self._scalar(event)
-            elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-                self._start(event)
-            elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-                self._end()
-            elif isinstance(event, yaml.AliasEvent):
-                self._alias(event)
-            elif isinstance(event, yaml.DocumentStartEvent):
-                self._anchors.clear()
+        handlers: dict[type[yaml.Event | None], Callable[[Any], None]] = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: self._start,
+            yaml.SequenceStartEvent: self._start,
+            yaml.MappingEndEvent: self._end,
+            yaml.SequenceEndEvent: self._end,
+            yaml.AliasEvent: self._alias,
+            yaml.DocumentStartEvent: lambda _: self._anchors.clear(),
+        }
+        parser = yaml.CSafeLoader(text)
+        try:
+            while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+                if (handle := handlers.get(type(event))) is not None:
+                    handle(event)
+        finally:
+            parser.dispose()
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         line, column = _position(event)
@@ -251,7 +259,7 @@ class _Composer:
         node = Node(line, column, {} if is_mapping else [])
         self._stack.append(_Open(node, is_mapping, event.anchor))
 
-    def _end(self) -> None:
+    def _end(self, _: yaml.Event) -> None:
         done = self._stack.pop()
         for merged in done.merges:
             self._merge(done.node, merged)
