@@ -101,7 +101,7 @@ def _manifest_files(root: Path, reading: _Reading) -> list[Path]:
         return list(_walk(root, root))
     files: dict[Path, None] = {}
     for number, name in enumerate(document.manifest.spec.manifests):
-        directory = Path(os.path.normpath(root / name))
+        directory = root / os.path.normpath(name)
         at = ("spec", "manifests", number)
         if not directory.is_dir():
             reading.problems.append(document.problem(at, f"there is no directory {directory}"))

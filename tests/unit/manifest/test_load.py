@@ -52,6 +52,12 @@ def test_a_root_elsewhere_is_kept_in_every_path(project: Path, tmp_path: Path) -
     assert manifests.models["base", "1.0.0"].origin.path == tmp_path / "project/base.yaml"
 
 
+def test_a_root_may_be_written_in_a_roundabout_way(project: Path) -> None:
+    (project / "data/edgectl.yaml").touch()
+    assert len(load_project(Path("data/..")).models) == 1
+    assert len(load_project(Path("../project")).models) == 1
+
+
 def test_defaults_are_parsed_like_values(project: Path) -> None:
     expiry = load_project(project).project.spec.trust.expiry
     day = 86400.0
