@@ -38,6 +38,9 @@ TRUSTED = {
     # What is left of the training in an MLP: step sizes and moments, no code, and never converted.
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    # The nodes of a decision tree as arrays, no code. Prediction reads through their indices
+    # unchecked, so a forged file can crash this process, and can do no more.
+    "sklearn.tree._tree.Tree",
 }
 
 _TENSORS = {

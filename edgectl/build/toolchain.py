@@ -132,7 +132,9 @@ def _make(
     on_line(f"making the {builder.name} toolchain (once)")
     _uv([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], builder, cancel)
     # Wheels only: an sdist would run its author's code on this machine while it is installed.
-    install = ["pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+    # Compiled now: a build must not write into an environment that others use.
+    install = ["pip", "install", "--quiet", "--compile-bytecode"]
+    install += ["--require-hashes", "--only-binary", ":all:"]
     target = ["--python", str(_python(directory)), "-r", str(builder.lock)]
     _uv([uv, *install, *target], builder, cancel)
     with (directory / _MARKER).open("w") as marker:

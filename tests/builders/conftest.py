@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -28,10 +27,8 @@ class Build(Protocol):
     ) -> Result: ...
 
 
-@pytest.fixture
-def build(tmp_path: Path) -> Build:
-    numbers = itertools.count()
-
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def build(
         builder: str,
         action: str,
@@ -39,7 +36,7 @@ def build(tmp_path: Path) -> Build:
         params: Mapping[str, Any],
         progress: list[Progress] | None = None,
     ) -> Result:
-        output = tmp_path / f"out-{next(numbers)}"
+        output = tmp_path_factory.mktemp(action)
         notify = None if progress is None else progress.append
         request = Request(action, "model", inputs, params, output)
         return run(find_builder(builder), request, on_progress=notify)
