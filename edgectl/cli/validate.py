@@ -38,6 +38,6 @@ def validate(directory: Path, output: str) -> int:
     if output == "json":
         click.echo(json.dumps({"valid": True, "problems": [], **counts}, indent=2))
     else:
-        found = ", ".join(f"{count} {noun}" for noun, count in counts.items())
+        found = ", ".join(f"{noun}: {count}" for noun, count in counts.items())
         click.echo(f"{manifests.project.origin.path}: valid ({found})")
     return 0

@@ -25,7 +25,7 @@ def run(*arguments: object) -> Result:
 def test_a_valid_project_is_said_to_be_valid(project: Path) -> None:
     result = run("validate", project)
     assert result.exit_code == 0
-    assert result.stdout == f"{project}/edgectl.yaml: valid (1 models, 17 targets, 0 fleets)\n"
+    assert result.stdout == f"{project}/edgectl.yaml: valid (models: 1, targets: 17, fleets: 0)\n"
     machine = json.loads(run("validate", project, "-o", "json").stdout)
     assert machine == {"valid": True, "problems": [], "models": 1, "targets": 17, "fleets": 0}
 
