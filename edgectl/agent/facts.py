@@ -58,7 +58,8 @@ class Facts:
     memory: int = 0
     """Bytes of RAM in all."""
     storage: int = 0
-    """Bytes free for the agent's state."""
+    """Bytes of the file system that holds the agent's state, in all; whether enough of it is free
+    is checked before each download, since that passes."""
     accelerators: frozenset[str] = frozenset()
     engines: Mapping[str, str] = field(default_factory=dict)
     """Engine to its version."""
@@ -68,8 +69,8 @@ class Facts:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the device may get another variant than before; ignores free space."""
-        return Digest.of(canonical_json(self.to_json() | {"storage": 0})).hex
+        """Changes when the device may get another variant than before."""
+        return Digest.of(canonical_json(self.to_json())).hex
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -118,7 +119,7 @@ def measure(
         cpu_features=cpu_features(_read(root / "proc/cpuinfo")),
         cores=os.cpu_count() or 1,
         memory=memory_bytes(_read(root / "proc/meminfo")),
-        storage=free_bytes(state),
+        storage=total_bytes(state),
         accelerators=frozenset(kind for device, kind in _DEVICES if (root / device).exists()),
         engines=engines.versions,
         providers=frozenset(engines.providers),
@@ -157,10 +158,18 @@ def memory_bytes(meminfo: str) -> int:
 
 def free_bytes(path: Path) -> int:
     """Bytes that an unprivileged process can still write where `path` is or will be."""
-    while not path.exists():
-        path = path.parent
-    status = os.statvfs(path)
+    status = os.statvfs(_existing(path))
     return status.f_bavail * status.f_frsize
+
+
+def total_bytes(path: Path) -> int:
+    """Size of the file system where `path` is or will be."""
+    status = os.statvfs(_existing(path))
+    return status.f_blocks * status.f_frsize
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def _read(path: Path) -> str:

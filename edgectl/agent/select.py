@@ -168,7 +168,7 @@ def _resource_objections(requires: Mapping[str, Any], facts: Facts) -> Iterator[
     if storage > facts.storage:
         yield (
             f"it needs {format_bytes(storage)} of storage, "
-            f"this device has {format_bytes(facts.storage)} free"
+            f"this device has {format_bytes(facts.storage)}"
         )
 
 

@@ -1,0 +1,205 @@
+"""Attacks on what a device is given, and a device that has no room for it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgectl.agent.loop import poll_once
+from edgectl.agent.report import status
+from edgectl.errors import (
+    EdgectlError,
+    IntegrityError,
+    NotFoundError,
+    SignatureError,
+    StorageFullError,
+)
+from edgectl.oci.layout import LayoutStore
+from edgectl.trust import attestation, keys
+from tests.support.fleet import Fleet, ModelOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgectl.agent.config import DeviceConfig
+
+EDGECTL = str(Path(sys.executable).with_name("edgectl"))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    fleet = Fleet(tmp_path, LayoutStore(tmp_path / "registry"))
+    fleet.release(fleet.publish_model())
+    poll_once(fleet.config(), Event())
+    return fleet
+
+
+def refused(config: DeviceConfig) -> EdgectlError:
+    with pytest.raises(EdgectlError) as caught:
+        poll_once(config, Event())
+    assert status(config)["slot"]["models"][0]["version"] == "1.0.0"
+    assert status(config)["failed"] == []
+    return caught.value
+
+
+def blobs(fleet: Fleet) -> Path:
+    return fleet.directory / "registry" / "models" / "brightness" / "blobs" / "sha256"
+
+
+def added_blobs(fleet: Fleet, version: str = "2.0.0") -> set[Path]:
+    """Publish and release a version; the blobs that it added."""
+    before = set(blobs(fleet).iterdir())
+    fleet.release(fleet.publish_model(version=version))
+    return set(blobs(fleet).iterdir()) - before
+
+
+def test_unsigned(fleet: Fleet) -> None:
+    fleet.release(fleet.publish_model(version="2.0.0", sign=False))
+    error = refused(fleet.config())
+    assert isinstance(error, SignatureError)
+    assert "not signed" in error.message
+
+
+def test_signed_with_another_key(fleet: Fleet) -> None:
+    fleet.release(fleet.publish_model(version="2.0.0", key=keys.generate()))
+    error = refused(fleet.config())
+    assert isinstance(error, SignatureError)
+    assert "none of the accepted keys" in error.message
+
+
+def test_only_the_index_is_signed(fleet: Fleet) -> None:
+    from edgectl.trust import signature
+
+    model = fleet.publish_model(version="2.0.0", sign=False)
+    repository = fleet.store.repository(model.repository)
+    index, _ = repository.read_manifest(str(model.digest))
+    signature.sign(repository, index, fleet.key)
+    fleet.release(model)
+    error = refused(fleet.config())
+    assert isinstance(error, SignatureError)
+    assert str(model.digest) not in error.message
+
+
+def test_an_attestation_is_no_signature(fleet: Fleet) -> None:
+    model = fleet.publish_model(version="2.0.0", sign=False)
+    repository = fleet.store.repository(model.repository)
+    index, _ = repository.read_manifest(str(model.digest))
+    attestation.attest(repository, index, "https://slsa.dev/provenance/v1", {}, fleet.key)
+    fleet.release(model)
+    error = refused(fleet.config())
+    assert isinstance(error, SignatureError)
+    assert "is not a signature" in error.message
+
+
+def test_any_byte_missing_from_any_blob_is_refused_by_name(fleet: Fleet) -> None:
+    """Index, manifest, config, files, signatures: whatever a fresh device reads."""
+    refused_names = set()
+    for path in sorted(added_blobs(fleet)):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] if len(data) > 1 else b"")
+        fresh = fleet.config(f"fresh-{path.name[:8]}")
+        with pytest.raises((IntegrityError, SignatureError)) as caught:
+            poll_once(fresh, Event())
+        assert path.name in caught.value.message
+        assert status(fresh)["slot"] is None
+        refused_names.add(path.name)
+        path.write_bytes(data)
+    assert len(refused_names) >= 8
+
+
+def test_any_byte_changed_is_refused_by_name(fleet: Fleet) -> None:
+    for path in sorted(added_blobs(fleet)):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        fresh = fleet.config(f"fresh-{path.name[:8]}")
+        with pytest.raises((IntegrityError, SignatureError)) as caught:
+            poll_once(fresh, Event())
+        assert path.name in caught.value.message
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+def test_a_withheld_blob(fleet: Fleet) -> None:
+    largest = max(added_blobs(fleet), key=lambda path: path.stat().st_size)
+    largest.rename(fleet.directory / "withheld")
+    assert isinstance(refused(fleet.config()), (NotFoundError, IntegrityError))
+    (fleet.directory / "withheld").rename(largest)
+    assert poll_once(fleet.config(), Event()).result == "updated"
+
+
+def test_a_manifest_swapped_for_an_older_signed_one(fleet: Fleet) -> None:
+    """The registry answers a digest with other, genuinely signed content."""
+    old = fleet.publish_model()
+    new = fleet.publish_model(version="2.0.0")
+    fleet.release(new)
+    (blobs(fleet) / new.digest.hex).write_bytes((blobs(fleet) / old.digest.hex).read_bytes())
+    error = refused(fleet.config())
+    assert isinstance(error, IntegrityError)
+    assert new.digest.hex in error.message
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[None]:
+    """A file system of a few hundred kilobytes at a path."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_no_room_is_said_before_the_download(fleet: Fleet) -> None:
+    large = ModelOptions(padding=1 << 20)
+    fleet.release(fleet.publish_model(version="2.0.0", options=large))
+    config = fleet.config(limits={"reserve": "1000Ti"})
+    error = refused(config)
+    assert isinstance(error, StorageFullError)
+    assert "the update needs 1.0 MiB and 1000.0 TiB have to stay free" in error.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_disk_that_fills_up(fleet: Fleet) -> None:
+    limits = {"reserve": "0"}
+    with small_disk(fleet.directory / "small" / "state", "700k"):
+        config = fleet.config("small", limits=limits)
+        poll_once(config, Event())
+        filler = config.state / "filler"
+        left = os.statvfs(config.state)
+        filler.write_bytes(bytes(left.f_bavail * left.f_frsize - 60_000))
+        fleet.release(fleet.publish_model(version="2.0.0", options=ModelOptions(padding=200_000)))
+        error = refused(config)
+        assert isinstance(error, StorageFullError)
+        filler.unlink()
+        assert poll_once(config, Event()).result == "updated"
+
+
+def test_writes_that_fail_halfway(fleet: Fleet) -> None:
+    """RLIMIT_FSIZE: the check of free space passes, and the write itself does not."""
+    fleet.release(fleet.publish_model(version="2.0.0", options=ModelOptions(padding=1 << 20)))
+    device, config = fleet.device(), fleet.config()
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+
+    result = subprocess.run(
+        [EDGECTL, "agent", "once", "--config", str(device)],
+        preexec_fn=limit,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == StorageFullError.exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert status(config)["slot"]["models"][0]["version"] == "1.0.0"
+    assert not list((config.state / "blobs" / "sha256").glob("*.partial"))
+    assert poll_once(config, Event()).result == "updated"
