@@ -151,9 +151,7 @@ def main() -> None:
         write_npz(
             data / "evaluation.npz", image=chosen["evaluation"], label=labels[parts["evaluation"]]
         )
-        write_npz(
-            data / "golden.npz", image=chosen["golden"], logits=infer(path, chosen["golden"])
-        )
+        write_npz(data / "golden.npz", image=chosen["golden"], logits=infer(path, chosen["golden"]))
         declared = tensors_of(pixels[parts["samples"]], dark_ink=False)
         for what, inputs, part in (
             ("evaluation tensors", chosen["evaluation"], "evaluation"),
