@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgectl.oci.access import Access
     from edgectl.oci.store import Store
     from edgectl.plan.observed import Observed
+    from edgectl.trust.keyring import Password
     from edgectl.trust.keys import PrivateKey, PublicKey
     from edgectl.trust.release import FleetRelease
 
@@ -61,12 +62,12 @@ class Workspace:
         Raises TrustError where the registry's release metadata is not what the root of trust here
         vouches for.
         """
-        trust = self._trust()
+        trust = self.release_repository()
         return trust.current() if trust.exists() else {}
 
     def expires(self) -> datetime | None:
         """When devices begin to call the release metadata stale; None before the first release."""
-        trust = self._trust()
+        trust = self.release_repository()
         return min(role.expires for role in trust.status()) if trust.exists() else None
 
     def release(self, fleet: str) -> FleetRelease:
@@ -80,11 +81,21 @@ class Workspace:
     def history(self, fleet: str) -> list[FleetRelease]:
         """Every release of one fleet, the oldest first; raises ConfigError if it has none."""
         self.release(fleet)
-        return [release for _, release in self._trust().history(fleet)]
+        return [release for _, release in self.release_repository().history(fleet)]
 
     def publish(self, release: FleetRelease, password: bytes) -> None:
         """Sign and publish a release."""
         self.trust(password).publish({release.fleet: release})
+
+    def release_repository(self, password: Password | None = None) -> TrustRepository:
+        """The release repository; `password` is asked for when a private key is first needed."""
+        spec = self.manifests.project.spec.trust
+        return TrustRepository(
+            self.store,
+            self._path(spec.directory),
+            password=password,
+            expiry=Expiry(**spec.expiry.model_dump()),
+        )
 
     def public_keys(self) -> tuple[PublicKey, ...]:
         """The keys whose signatures are accepted; raises KeyFileError."""
@@ -111,7 +122,7 @@ class Workspace:
         Raises TrustError if there is none yet, KeyFileError if the keys to release with are not
         here: before anything is built.
         """
-        trust = self._trust(password)
+        trust = self.release_repository(lambda: password)
         if not trust.exists():
             raise TrustError(
                 f"{self.store.location} has no release repository yet",
@@ -125,15 +136,6 @@ class Workspace:
                     hint="put the private keys there, or release where they are",
                 )
         return trust
-
-    def _trust(self, password: bytes | None = None) -> TrustRepository:
-        spec = self.manifests.project.spec.trust
-        return TrustRepository(
-            self.store,
-            self._path(spec.directory),
-            password=None if password is None else lambda: password,
-            expiry=Expiry(**spec.expiry.model_dump()),
-        )
 
     @property
     def _signing(self) -> Signing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgectl.manifest.model import Model, version_order
@@ -28,12 +28,18 @@ class ManifestSet:
     targets: Mapping[str, Target]
     """The repository's own, and the shipped profiles that it does not replace."""
     fleets: Mapping[str, Fleet]
+    _newest: Mapping[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        versions: dict[str, list[str]] = {}
+        for name, version in self.models:
+            versions.setdefault(name, []).append(version)
+        found = {name: newest(known) for name, known in versions.items()}
+        object.__setattr__(self, "_newest", found)
 
     def model(self, reference: ModelReference) -> Model:
         """The model that a fleet names: of its version, else the newest."""
-        version = reference.version or newest(
-            version for name, version in self.models if name == reference.name
-        )
+        version = reference.version or self._newest[reference.name]
         return self.models[reference.name, version]
 
 

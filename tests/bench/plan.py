@@ -1,0 +1,134 @@
+"""Planning and applying many models: what one variant costs, and whether that stays flat."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from edgectl.apply.run import Applier
+from edgectl.apply.workspace import Workspace
+from edgectl.oci.access import Access
+from edgectl.plan.compare import make_plan
+from edgectl.quantity import format_seconds
+from edgectl.trust.keyfile import write_key_pair
+from edgectl.trust.keys import generate
+from tests.support.project import REPOSITORY
+
+_TARGETS = ("intel-nuc", "raspberry-pi-5", "raspberry-pi-4", "jetson-orin-nano", "server-amd64")
+_PLANNED = (10, 100, 1000)
+_APPLIED = 200
+_REPEATS = 3
+_PASSWORD = b"bench"
+_BUILD = '''\
+"""A toolchain that copies: the benchmark is about everything around the toolchains."""
+
+import shutil
+
+from edgectl.build.protocol import Done, main
+
+
+def copy(task):
+    shutil.copy(task.inputs.get("source") or task.inputs["model"], "model.onnx")
+    return Done({"model": "model.onnx"}, {})
+
+
+main({"import": copy, "optimize": copy})
+'''
+
+
+def main() -> None:
+    """Print the tables of docs/benchmarks.md."""
+    print("| models x 5 targets | plan | per variant | of it reading manifests | per variant |")
+    print("|---|---|---|---|---|")
+    for count in _PLANNED:
+        with tempfile.TemporaryDirectory() as folder:
+            root = _project(Path(folder), count)
+            load, plan = min(_plan(root) for _ in range(_REPEATS))
+            variants = count * len(_TARGETS)
+            print(
+                f"| {count} | {format_seconds(load + plan)} "
+                f"| {format_seconds((load + plan) / variants)} | {format_seconds(load)} "
+                f"| {format_seconds(load / variants)} |"
+            )
+    print("\n| apply, 1,000 variants, layout store | wall time | per variant |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        root = _project(Path(folder), _APPLIED)
+        for title in ("everything, with toolchains that copy", "nothing to do"):
+            seconds = _apply(root)
+            each = format_seconds(seconds / _APPLIED / len(_TARGETS))
+            print(f"| {title} | {format_seconds(seconds)} | {each} |")
+
+
+def _plan(root: Path) -> tuple[float, float]:
+    """Seconds for reading the manifests, and for the rest of a plan."""
+    started = time.perf_counter()
+    workspace = Workspace.open(root, Access())
+    loaded = time.perf_counter()
+    desired = workspace.desired()
+    make_plan(desired, workspace.observe(desired))
+    return loaded - started, time.perf_counter() - loaded
+
+
+def _apply(root: Path) -> float:
+    started = time.perf_counter()
+    workspace = Workspace.open(root, Access())
+    desired = workspace.desired()
+    plan = make_plan(desired, workspace.observe(desired))
+    if plan.changed:
+        Applier(workspace, plan, _PASSWORD).run().raise_failure()
+    return time.perf_counter() - started
+
+
+def _project(folder: Path, count: int) -> Path:
+    """A project of `count` models, each its own file, in one fleet for five targets."""
+    root = folder / "repo"
+    (root / "models").mkdir(parents=True)
+    builder = root / "builders" / "onnx"
+    builder.mkdir(parents=True)
+    (builder / "build.py").write_text(_BUILD)
+    (builder / "requirements.lock").write_text("# nothing\n")
+    (builder / "builder.yaml").write_text(
+        "protocol: 1\nname: onnx\nactions: [import, optimize]\nformats: [onnx]\n"
+    )
+    shutil.copy(REPOSITORY / "manifests/data/digits/1.0.0/calibration.npz", root / "models")
+    shutil.copy(REPOSITORY / "manifests/data/digits/1.0.0/golden.npz", root / "models")
+    model = _without(
+        (REPOSITORY / "manifests/models/digits.yaml").read_text(), "evaluation:", "gates:"
+    ).replace("../data/digits/1.0.0/", "")
+    for number in range(count):
+        name = f"model-{number:04}"
+        text = model.replace("name: digits", f"name: {name}").replace(
+            "digits-1.0.0.onnx", f"{name}.onnx"
+        )
+        (root / "models" / f"{name}.yaml").write_text(text)
+        (root / "models" / f"{name}.onnx").write_bytes(name.encode() * 2000)
+    names = "".join(f"    - name: model-{number:04}\n" for number in range(count))
+    (root / "fleet.yaml").write_text(
+        "apiVersion: edgectl.dev/v1alpha1\nkind: Fleet\nmetadata:\n  name: many\nspec:\n"
+        f"  targets: [{', '.join(_TARGETS)}]\n  models:\n{names}  rings:\n    - name: all\n"
+    )
+    (root / "edgectl.yaml").write_text(
+        "apiVersion: edgectl.dev/v1alpha1\nkind: Project\nmetadata:\n  name: bench\n"
+        "spec:\n  registry: oci-layout:registry\n"
+    )
+    (root / "keys").mkdir()
+    write_key_pair(root / "keys" / "cosign", generate(), _PASSWORD)
+    Workspace.open(root, Access()).release_repository(lambda: _PASSWORD).init()
+    return root
+
+
+def _without(text: str, *sections: str) -> str:
+    """A manifest without some two-space sections of its spec."""
+    kept, skipping = [], False
+    for line in text.splitlines(keepends=True):
+        if line.startswith("  ") and line[2] not in {" ", "-"}:
+            skipping = line.strip().startswith(sections)
+        if not skipping:
+            kept.append(line)
+    return "".join(kept)
+
+
+if __name__ == "__main__":
+    main()
