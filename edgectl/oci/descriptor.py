@@ -40,7 +40,7 @@ class Platform:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read a platform object; raises KeyError or TypeError if it is not one."""
-        return cls(str(value["os"]), str(value["architecture"]), value.get("variant"))
+        return cls(str(value["os"]), str(value["architecture"]), _optional_text(value, "variant"))
 
     def to_json(self) -> dict[str, str]:
         """The platform object of image-index.md."""
@@ -74,20 +74,17 @@ class Descriptor:
         """Read a descriptor; raises IntegrityError if it is malformed."""
         try:
             size = value["size"]
-            annotations = value.get("annotations") or {}
             platform = value.get("platform")
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
                 raise ValueError(f"size {size!r}")
             if not isinstance(value["mediaType"], str):
                 raise TypeError("mediaType is not a string")
-            if not all(isinstance(k, str) and isinstance(v, str) for k, v in annotations.items()):
-                raise TypeError("annotations are not strings")
             return cls(
                 value["mediaType"],
                 Digest.parse(value["digest"]),
                 size,
-                dict(annotations),
-                value.get("artifactType"),
+                _annotations(value),
+                _optional_text(value, "artifactType"),
                 None if platform is None else Platform.from_json(platform),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -107,6 +104,20 @@ class Descriptor:
         if self.platform is not None:
             value["platform"] = self.platform.to_json()
         return value
+
+
+def _annotations(value: Mapping[str, Any]) -> dict[str, str]:
+    annotations = value.get("annotations") or {}
+    if not all(isinstance(k, str) and isinstance(v, str) for k, v in annotations.items()):
+        raise TypeError("annotations are not strings")
+    return dict(annotations)
+
+
+def _optional_text(value: Mapping[str, Any], key: str) -> str | None:
+    text = value.get(key)
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"{key} is not a string")
+    return text
 
 
 EMPTY_CONFIG = Descriptor.of(b"{}", OCI_EMPTY)
@@ -183,9 +194,9 @@ def parse_manifest(data: bytes) -> Manifest | Index:
         media_type = value.get("mediaType") or (OCI_INDEX if "manifests" in value else OCI_MANIFEST)
         subject = value.get("subject")
         common = {
-            "artifact_type": value.get("artifactType"),
+            "artifact_type": _optional_text(value, "artifactType"),
             "subject": None if subject is None else Descriptor.from_json(subject),
-            "annotations": dict(value.get("annotations") or {}),
+            "annotations": _annotations(value),
             "media_type": media_type,
         }
         if media_type in {OCI_INDEX, DOCKER_INDEX}:

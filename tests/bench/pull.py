@@ -3,18 +3,19 @@
     python -m tests.bench.pull [--size 1000] [--rounds 3]
 
 Prints a Markdown table: the best of some rounds, which take turns, and the highest resident
-memory of the process that pulled. `skopeo copy` verifies digests, oras-py does not.
+memory and least CPU time of the process that pulled. `skopeo copy` verifies digests, oras-py does
+not.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,6 +44,15 @@ import oras.client
 client = oras.client.OrasClient(insecure=True)
 client.pull(sys.argv[1], outdir=sys.argv[2])
 """
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one pull took."""
+
+    seconds: float
+    cpu_seconds: float
+    resident_bytes: int
 
 
 def main() -> None:
@@ -77,25 +87,29 @@ def _push(registry: DockerRegistry, artifact: Path, size: int) -> None:
     repository.push_manifest(manifest.to_bytes(), OCI_MANIFEST, tag="1")
 
 
-def _measure(
-    reference: str, directory: Path, size: int, rounds: int
-) -> dict[str, list[tuple[float, int]]]:
+def _measure(reference: str, directory: Path, size: int, rounds: int) -> dict[str, list[Run]]:
     out = directory / "out"
     insecure = "--src-tls-verify=false"
-    commands = {
-        "edgectl `pull_blob` (verifies, syncs)": [sys.executable, "-c", _EDGECTL, reference, out],
+    commands: dict[str, list[str]] = {
+        "edgectl `pull_blob` (verifies, syncs)": [
+            sys.executable,
+            "-c",
+            _EDGECTL,
+            reference,
+            str(out),
+        ],
         "`skopeo copy` to a directory (verifies)": [
             *("skopeo", "--insecure-policy", "copy", "--quiet", insecure),
             *(f"docker://{reference}", f"dir:{out}"),
         ],
-        "oras-py `pull` (does not verify)": [sys.executable, "-c", _ORAS, reference, out],
+        "oras-py `pull` (does not verify)": [sys.executable, "-c", _ORAS, reference, str(out)],
     }
-    results: dict[str, list[tuple[float, int]]] = {name: [] for name in commands}
+    results: dict[str, list[Run]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
             out.mkdir()
             os.sync()  # what one round wrote is not the next one's work
-            results[name].append(_run([str(part) for part in command]))
+            results[name].append(_run(command))
             pulled = max(path.stat().st_size for path in out.iterdir())
             if pulled != size:
                 raise RuntimeError(f"{name} pulled {pulled} of {size} bytes")
@@ -103,8 +117,7 @@ def _measure(
     return results
 
 
-def _run(command: list[str]) -> tuple[float, int]:
-    """Seconds and peak resident bytes of a command."""
+def _run(command: list[str]) -> Run:
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
@@ -112,25 +125,23 @@ def _run(command: list[str]) -> tuple[float, int]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"{command[0]} failed with {process.returncode}")
-    return seconds, _resident(usage)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)  # from KiB
 
 
-def _resident(usage: resource.struct_rusage) -> int:
-    return usage.ru_maxrss * 1024  # Linux counts kibibytes
-
-
-def _table(results: dict[str, list[tuple[float, int]]], size: int) -> str:
-    ours = min(seconds for seconds, _ in next(iter(results.values())))
+def _table(results: dict[str, list[Run]], size: int) -> str:
+    best = {name: min(run.seconds for run in runs) for name, runs in results.items()}
+    ours = next(iter(best.values()))
     lines = [
-        f"| pull of {size / 10**6:.0f} MB | best | rate | time / ours | peak memory |",
-        "|---|---:|---:|---:|---:|",
+        f"| pull of {size / 10**6:.0f} MB | best | rate | time / ours | CPU | peak memory |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, rounds in results.items():
-        best = min(seconds for seconds, _ in rounds)
-        peak = max(memory for _, memory in rounds) / 10**6
-        rate = size / best / 10**6
+    for name, runs in results.items():
+        rate = size / best[name] / 10**6
+        cpu = min(run.cpu_seconds for run in runs)
+        peak = max(run.resident_bytes for run in runs) / 10**6
         lines.append(
-            f"| {name} | {best:.2f} s | {rate:.0f} MB/s | {best / ours:.2f} | {peak:.0f} MB |"
+            f"| {name} | {best[name]:.2f} s | {rate:.0f} MB/s | {best[name] / ours:.2f} "
+            f"| {cpu:.2f} s | {peak:.0f} MB |"
         )
     return "\n".join(lines)
 
