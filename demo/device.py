@@ -73,12 +73,24 @@ class Device:
             self._server.stdout.close()
 
     def poll(self, *, expect_failure: bool = False) -> None:
-        """Run the agent once, as a timer would."""
-        sys.stdout.write(f"\n[{self.name}] $ edgectl agent once\n")
-        sys.stdout.flush()
+        """Run the agent once, as a timer would, and tell its way through the states."""
         done = subprocess.run(
-            [self._edgectl, "agent", "once", "--config", str(self.config)], check=False
+            [self._edgectl, "agent", "once", "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        with (self._directory / "agent.log").open("a") as log:
+            log.write(done.stderr)
+        states = re.findall(r" state=(\w+)(?: seconds=([\d.]+))?", done.stderr)
+        way = " → ".join(
+            f"{state} {float(seconds):.1f}s" if float(seconds or 0) >= 1 else state
+            for state, seconds in states
+        )
+        sys.stdout.write(f"\n[{self.name}] $ edgectl agent once\n  {way}\n")
+        answer = done.stdout or done.stderr[done.stderr.find("Error:") :]
+        sys.stdout.write("".join(f"  {line}\n" for line in answer.splitlines()))
+        sys.stdout.flush()
         if (done.returncode != 0) is not expect_failure:
             raise SystemExit(f"{self.name}: the agent ended with {done.returncode}")
 

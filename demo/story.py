@@ -94,8 +94,9 @@ def tell(devices: dict[str, Device], stack: ExitStack, canary: Device) -> None:
     ask(devices)
 
     chapter("5. Version 1.2.0: passes every gate, and fails on the device")
-    say("Its trainer changed how inputs are normalised, and with it all test data; the manifest's")
-    say("pre-processing was forgotten. Tensors pass the gates. Images from a camera do not.")
+    say("It was trained on dark ink on white paper, and so was all data that it is gated with;")
+    say("the manifest's pre-processing still gives bright ink on black. Tensors pass every gate.")
+    say("Only the labelled images that a device holds show what is wrong.")
     change_version("1.1.0", "1.2.0")
     edgectl("apply")
     traffic = stack.enter_context(Traffic(list(devices.values())))

@@ -113,21 +113,12 @@ def rotate(role: str, root: Path, password_file: Path | None, output: str, acces
 def _open(
     root: Path, access: Access, password_file: Path | None, *, confirm: bool = False
 ) -> TrustRepository:
+    from edgectl.apply.workspace import Workspace
     from edgectl.cli.password import read_password
-    from edgectl.manifest.load import load_project
-    from edgectl.oci.access import open_store
-    from edgectl.trust.policy import Expiry
-    from edgectl.trust.repository import TrustRepository
 
-    project = load_project(root).project
-    named = project.spec.signing.password_file
-    file = password_file or (project.path(named) if named else None)
-    return TrustRepository(
-        open_store(project.registry, access),
-        project.path(project.spec.trust.directory),
-        password=lambda: read_password(file, confirm=confirm),
-        expiry=Expiry(**project.spec.trust.expiry.model_dump()),
-    )
+    workspace = Workspace.open(root, access)
+    file = workspace.password_file(password_file)
+    return workspace.release_repository(lambda: read_password(file, confirm=confirm))
 
 
 def _show(roles: Sequence[RoleStatus], output: str) -> None:
