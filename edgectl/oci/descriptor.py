@@ -193,7 +193,7 @@ def parse_manifest(data: bytes) -> Manifest | Index:
         value = json.loads(data)
         media_type = value.get("mediaType") or (OCI_INDEX if "manifests" in value else OCI_MANIFEST)
         subject = value.get("subject")
-        common = {
+        common: dict[str, Any] = {
             "artifact_type": _optional_text(value, "artifactType"),
             "subject": None if subject is None else Descriptor.from_json(subject),
             "annotations": _annotations(value),
