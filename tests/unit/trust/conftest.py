@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgectl.oci.layout import LayoutStore
+from edgectl.trust import keyfile
 from edgectl.trust.client import TrustClient
 from edgectl.trust.keys import PrivateKey, generate
 from edgectl.trust.policy import KeyPolicy
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     from edgectl.oci.store import Store
 
 PASSWORD = b"correct horse"
+
+
+@pytest.fixture(autouse=True)
+def _scrypt_once_per_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test opens the same key files: what scrypt makes of them is worked out once."""
+    monkeypatch.setattr(keyfile, "_derive", _derive_once)
+
+
+_derive_once = cache(keyfile._derive)
 
 
 @pytest.fixture(scope="session")
