@@ -140,3 +140,16 @@ def test_a_usb_stick_to_a_registry_and_back(
     assert back.resolve("1.0.0") == model
     assert [item.digest for item in back.referrers(model.digest)] == [signature.digest]
     assert b"".join(back.read_blob(describe(BLOB))) == BLOB
+
+
+@pytest.mark.parametrize("arguments", [["--raw"], ["--raw", "--config"]])
+def test_skopeo_reads_artifacts_from_a_layout(tmp_path: Path, arguments: list[str]) -> None:
+    """Without `--raw`, skopeo 1.9 interprets images alone, whatever registry an artifact is in."""
+    repository = LayoutStore(tmp_path).repository("models/digits")
+    push_artifact(repository, b"weights", tag="1.0.0")
+    source = f"oci:{tmp_path}/models/digits:1.0.0"
+    told = subprocess.run(
+        ["skopeo", "inspect", *arguments, source], capture_output=True, check=True
+    )
+    manifest = repository.read_manifest("1.0.0")[1]
+    assert told.stdout == (b"{}" if "--config" in arguments else manifest)
