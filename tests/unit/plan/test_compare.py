@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgectl.errors import ManifestError
 from edgectl.plan.chain import model_steps
-from edgectl.plan.compare import Action, Plan, Selection, make_plan
+from edgectl.plan.compare import Action, Plan, Selection, make_plan, model_ref
 from edgectl.plan.observed import Applied, Observed, ObservedModel
 from edgectl.plan.rollout import assign
 from edgectl.plan.step import StepKind
@@ -36,27 +36,14 @@ def applied(of: Desired, which: DesiredModel) -> ObservedModel:
 def after_apply(of: Desired) -> Observed:
     """Everything applied and released."""
     models = {m.key: applied(of, m) for m in of.models}
-    plan = make_plan(of, Observed(models))
-    releases = {}
-    for change in plan.fleets:
-        refs = [
-            next(
-                ref
-                for m in plan.models
-                if m.model.key == key and m.index is not None
-                for ref in [_ref(m.model, m.index)]
-            )
-            for key in change.fleet.models
-        ]
-        rings = assign(change.fleet, refs, None).rings
-        releases[change.fleet.name] = FleetRelease(change.fleet.name, 1, Selector(), rings)
+    refs = {m.key: model_ref(m, digest(f"index {m.key}")) for m in of.models}
+    releases = {
+        f.name: FleetRelease(
+            f.name, 1, Selector(), assign(f, [refs[key] for key in f.models], None).rings
+        )
+        for f in of.fleets
+    }
     return Observed(models, releases)
-
-
-def _ref(which, index):  # type: ignore[no-untyped-def]
-    from edgectl.plan.compare import model_ref
-
-    return model_ref(which, index)
 
 
 def only(plan: Plan) -> tuple[Action, tuple[str, ...]]:
@@ -98,9 +85,7 @@ def test_nothing_to_do_after_an_apply() -> None:
          "signature changed"),
     ],
 )  # fmt: skip
-def test_each_input_of_a_model_is_a_reason_to_update(
-    change: dict[str, object], reason: str
-) -> None:
+def test_each_input_of_a_model_is_a_reason_to_update(change: dict[str, Any], reason: str) -> None:
     before = after_apply(desired())
     assert only(make_plan(desired(model(**change)), before)) == (Action.UPDATE, (reason,))
 
@@ -118,7 +103,7 @@ def test_each_input_of_a_model_is_a_reason_to_update(
         {"family": "server"},
     ],
 )
-def test_each_part_of_a_target_is_a_reason_to_update(change: dict[str, object]) -> None:
+def test_each_part_of_a_target_is_a_reason_to_update(change: dict[str, Any]) -> None:
     before = after_apply(desired())
     variant = replace(model().variants[0], target=target(**change))
     plan = make_plan(desired(model(variants=(variant,))), before)
