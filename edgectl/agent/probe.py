@@ -45,7 +45,10 @@ def installation() -> str:
     found = importlib.util.find_spec("onnxruntime")
     if found is None or found.origin is None:
         return ""
-    return f"{sys.executable} {found.origin} {Path(found.origin).stat().st_mtime_ns}"
+    try:
+        return f"{sys.executable} {found.origin} {Path(found.origin).stat().st_mtime_ns}"
+    except OSError:
+        return ""  # it is being installed or removed at this very moment
 
 
 def probe(timeout: float = TIMEOUT) -> Engines:
