@@ -75,16 +75,11 @@ class Device(RuleBasedStateMachine):
 
     def _act(self, state: State) -> None:
         acts: dict[State, Callable[[], None]] = {
-            State.CHECK: self._forget,
             State.SWITCH: lambda: setattr(self, "serving", "new"),
             State.SOAK: lambda: setattr(self, "proven", True),
             State.ROLLBACK: lambda: setattr(self, "serving", "old"),
         }
         acts.get(state, lambda: None)()
-
-    def _forget(self) -> None:
-        """A new update begins; what serves is the old one now."""
-        self.serving, self.proven = "old", False
 
     @rule(event=st.sampled_from([Event.DONE, Event.FAILED]))
     def work(self, event: Event) -> None:
@@ -107,6 +102,8 @@ class Device(RuleBasedStateMachine):
     def _go(self, state: State) -> None:
         if state is State.ROLLBACK:
             self.proven = False
+        if state is State.CHECK:  # a new update begins; what serves is the old one now
+            self.serving, self.proven = "old", False
         self.state = state
 
     @invariant()
