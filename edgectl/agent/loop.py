@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from threading import Event
 from typing import TYPE_CHECKING
 
 from edgectl.agent import backoff
@@ -16,6 +15,8 @@ from edgectl.agent.update import Outcome, Update, adopt
 from edgectl.errors import EdgectlError
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from edgectl.agent.config import DeviceConfig
     from edgectl.agent.state import PollRecord
 
@@ -27,7 +28,7 @@ def poll_once(config: DeviceConfig, stop: Event, memory: type[StateStore] = Stat
 
     Somebody asked for it, so a delay that `run` would keep to is not kept to.
     """
-    with open_device(config, stop or Event(), memory) as (device, lost):
+    with open_device(config, stop, memory) as (device, lost):
         if lost is not None:
             adopt(device, lost)
         return Update(device).poll()
