@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +51,8 @@ def apply(
     from edgectl.cli.progress import show_progress
     from edgectl.plan.compare import make_plan
 
+    # CI systems cancel a job with SIGTERM: end as on Ctrl-C, with no toolchain left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     workspace = Workspace.open(root, access)
     desired = workspace.desired()
     plan = make_plan(desired, workspace.observe(desired), selection)

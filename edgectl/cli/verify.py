@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,22 +30,39 @@ if TYPE_CHECKING:
 def verify(ref: str, key_files: tuple[Path, ...], output: str, access: Access) -> None:
     """Verify the tree below REF: a signature on every manifest and index, and every byte.
 
-    REF is host[:port]/repository[:tag|@digest] or oci-layout:PATH[:tag|@digest].
+    REF is host[:port]/repository[:tag|@digest] or oci-layout:PATH[:tag|@digest]; or
+    oci-layout:DIR, a whole registry directory, to verify all that is in it.
     """
-    from edgectl.oci.access import open_artifact
+    from edgectl.oci.access import open_artifact, open_directory
     from edgectl.trust.keys import load_public
+    from edgectl.trust.registry import verify_layout
     from edgectl.trust.tree import verify_tree
 
     keys = [load_public(file) for file in key_files]
+    directory = open_directory(ref)
+    if directory is not None:
+        found = verify_layout(directory, keys)
+        _show(
+            output,
+            {"reference": ref, **asdict(found)},
+            f"{found.tags} signed tags in {found.repositories} repositories, "
+            f"{found.blobs} blobs, {found.bytes} bytes",
+        )
+        return
     repository, descriptor = open_artifact(ref, access)
-    summary = verify_tree(repository, descriptor, keys)
+    tree = verify_tree(repository, descriptor, keys)
+    _show(
+        output,
+        {"reference": ref, "digest": str(descriptor.digest), **asdict(tree)},
+        f"{tree.manifests} signed manifests, {tree.blobs} blobs, "
+        f"{tree.bundles} signatures and attestations, {tree.bytes} bytes",
+    )
+
+
+def _show(output: str, value: dict[str, Any], text: str) -> None:
     if output == "json":
-        value = {"reference": ref, "digest": str(descriptor.digest), "verified": True}
-        click.echo(json.dumps({**value, **asdict(summary)}, indent=2))
+        click.echo(json.dumps({"verified": True, **value}, indent=2))
         return
     click.secho("verified ", fg="green", nl=False)
-    click.echo(f"{repository.name}@{descriptor.digest}")
-    click.echo(
-        f"  {summary.manifests} signed manifests, {summary.blobs} blobs, "
-        f"{summary.bundles} signatures and attestations, {summary.bytes} bytes"
-    )
+    click.echo("@".join(value[key] for key in ("reference", "digest") if key in value))
+    click.echo(f"  {text}")

@@ -11,6 +11,7 @@ from edgectl.oci.reference import Reference
 
 if TYPE_CHECKING:
     from edgectl.oci.descriptor import Descriptor
+    from edgectl.oci.layout import LayoutStore
     from edgectl.oci.reference import RegistryLocation
     from edgectl.oci.store import Repository, Store
 
@@ -41,6 +42,21 @@ def open_store(location: RegistryLocation, access: Access | None = None) -> Stor
     from edgectl.oci.http import HttpStore
 
     return HttpStore(location, access or Access())
+
+
+def open_directory(text: str) -> LayoutStore | None:
+    """The registry directory that `oci-layout:DIR` names; None if it names something else.
+
+    A directory that is itself one repository, an image layout, is something else.
+    """
+    if not text.startswith("oci-layout:"):
+        return None
+    directory = Path(text.removeprefix("oci-layout:"))
+    if not directory.is_dir() or (directory / "oci-layout").exists():
+        return None
+    from edgectl.oci.layout import LayoutStore
+
+    return LayoutStore(directory)
 
 
 def open_artifact(text: str, access: Access | None = None) -> tuple[Repository, Descriptor]:

@@ -80,6 +80,12 @@ class LayoutStore:
             )
         return self._repositories.setdefault(name, LayoutRepository(self._root / name, name))
 
+    def repositories(self) -> Iterator[LayoutRepository]:
+        """Every repository below the directory that is there, in sorted order."""
+        for marker in sorted(self._root.glob("**/oci-layout")):
+            if marker.parent != self._root:
+                yield self.repository(marker.parent.relative_to(self._root).as_posix())
+
 
 class LayoutRepository:
     """One OCI image layout."""
@@ -121,6 +127,23 @@ class LayoutRepository:
         """Whether the blob is there."""
         with self._errors(f"looking for {digest}"):
             return self._blob(digest).is_file()
+
+    def check_blobs(self) -> tuple[int, int]:
+        """Hash every blob that is there, referenced or not; returns their number and bytes.
+
+        Raises IntegrityError naming the first one that is not what its name says.
+        """
+        count = size = 0
+        with self._errors("checking the blobs"):
+            for path in sorted(self._blobs.glob("*")):
+                found = Digest.of_file(path)
+                if found.hex != path.name:
+                    raise IntegrityError(
+                        f"oci-layout:{self._path}: blob sha256:{path.name} hashes to {found}",
+                        hint="restore the blob, or delete it and apply again",
+                    )
+                count, size = count + 1, size + path.stat().st_size
+        return count, size
 
     def read_blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[bytes]:
         """Stream a blob from `offset`, verified as `Repository.read_blob` says."""

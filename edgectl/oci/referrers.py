@@ -21,6 +21,11 @@ def fallback_tag(subject: Digest) -> str:
     return f"sha256-{subject.hex}"
 
 
+def is_fallback_tag(tag: str) -> bool:
+    """Whether a tag lists the referrers of a manifest."""
+    return tag.startswith("sha256-")
+
+
 def describe(data: bytes, media_type: str) -> Descriptor:
     """Describe a manifest as a referrers list does: with its artifact type and annotations.
 

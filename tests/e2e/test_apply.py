@@ -13,10 +13,13 @@ import pytest
 
 from edgectl.oci.descriptor import Manifest, parse_manifest
 from edgectl.oci.layout import LayoutStore
+from tests.support.faults import Status
 from tests.support.project import EDGECTL, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.registry import Registry
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +49,43 @@ def test_apply_releases_once_and_then_has_nothing_to_do(project: Project) -> Non
         assert project.must(
             "verify", project.reference(what), "--key", project.public_key, "-o", "json"
         ).json["verified"]
+
+
+@pytest.mark.parametrize("kind", ["docker_registry", "registry"])
+def test_the_same_through_a_registry_server(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue(kind)
+    project = Project(tmp_path / "repo", registry=f"{server.host}/edge", options=("--insecure",))
+    project.only_digits_for("intel-nuc")
+    assert project.run("plan", "--detailed-exitcode", "--insecure").code == 2
+    assert "Released shopfloor generation 1" in project.must("apply", "--insecure").out
+    assert "Nothing to apply" in project.must("apply", "--insecure").out
+    reference = f"{server.host}/edge/models/digits:1.0.0"
+    verified = project.must("verify", reference, "--key", project.public_key, "--insecure")
+    assert "verified" in verified.out
+    plain = project.run("plan")
+    assert plain.code == 8, "TLS is on unless --insecure is said"
+    assert "--insecure" in plain.err
+
+
+def test_a_registry_that_is_down_read_only_or_asks_who_you_are(
+    tmp_path: Path, registry: Registry
+) -> None:
+    project = Project(tmp_path / "repo", registry=f"{registry.host}/edge", options=("--insecure",))
+    project.only_digits_for("intel-nuc")
+    registry.inject(Status(405), method="POST", times=1000)
+    refused = project.run("apply", "--insecure")
+    assert (refused.code, "Traceback" in refused.err) == (9, False), refused.err
+    registry.heal()
+    registry.inject(Status(507), method="POST", times=1000)
+    full = project.run("apply", "--insecure")
+    assert (full.code, "Traceback" in full.err) == (10, False), full.err
+    registry.heal()
+    project.edit("edgectl.yaml", registry.host, "127.0.0.1:1")
+    down = project.run("plan", "--insecure")
+    assert (down.code, "Traceback" in down.err) == (8, False), down.err
+    assert "Next:" in down.err
 
 
 def test_two_clean_builds_have_the_same_digests(tmp_path: Path) -> None:

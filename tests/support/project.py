@@ -33,13 +33,18 @@ class Finished:
 class Project:
     """A copy of the reference project, driven by the command line alone."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *, registry: str | None = None, options: tuple[str, ...] = ()
+    ) -> None:
+        """Make keys and release metadata; `options` are those that reach the registry."""
         self.root = root
         shutil.copytree(
             REPOSITORY / "manifests", root, ignore=shutil.ignore_patterns("training", "samples")
         )
         self.must("keys", "generate", "--output-key-prefix", "keys/cosign")
-        self.must("trust", "init")
+        if registry is not None:
+            self.edit("edgectl.yaml", "registry: oci-layout:registry", f"registry: {registry}")
+        self.must("trust", "init", *options)
 
     @property
     def public_key(self) -> str:
