@@ -61,14 +61,15 @@ def run_process(
 
     Each line of stdout goes to `on_line` as it comes; nothing else of it is kept. Raises
     CancelledError once `cancel` is set. However this function is left, no process of the group
-    survives it.
+    survives it. Nothing is ever written to the command's stdin: it ends when this process does, by
+    SIGKILL too, so that the command can end itself (`edgectl.build.protocol` does).
     """
     tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
     with subprocess.Popen(
         command,
         cwd=cwd,
         env=env,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -9,13 +9,17 @@ toolchain's environment little else is installed: the standard library alone.
     result.json   {"protocol": 1, "status": "ok", "outputs": {role: path}, "metadata": {...}}
                or {"protocol": 1, "status": "refused", "code", "message", "hint", "node"}
     stdout        {"progress": 0..1, "message": ...}
+    stdin         a pipe that ends when edgectl does; the builder then ends too
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import stat
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +77,7 @@ def main(actions: Mapping[str, Callable[[Task], Done]]) -> None:
     """
     sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    _end_with_edgectl()
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if request["protocol"] != PROTOCOL:
         raise SystemExit(f"this builder speaks protocol {PROTOCOL}, not {request['protocol']}")
@@ -100,6 +105,28 @@ def main(actions: Mapping[str, Callable[[Task], Done]]) -> None:
         )
     else:
         _write_result(status="ok", outputs=dict(done.outputs), metadata=dict(done.metadata))
+
+
+def _end_with_edgectl() -> None:
+    """End this process and its children when edgectl dies, even by SIGKILL: its pipe then ends.
+
+    Run by hand, stdin is a terminal or a file, and nothing is watched.
+    """
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        return
+    pipe = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)  # a library that reads stdin gets its end, and does not take this pipe's
+    os.close(null)
+    threading.Thread(target=_wait_for_end, args=(pipe,), daemon=True).start()
+
+
+def _wait_for_end(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
+    if os.getpgrp() == os.getpid():  # as edgectl starts it: the group is this process's own
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def _write_result(**fields: Any) -> None:

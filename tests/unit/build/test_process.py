@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgectl.build.process import MAX_LINE_BYTES, STDERR_TAIL_LINES, CancelledError, run_process
+from tests.support.builders import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +81,54 @@ def test_a_child_that_outlives_its_parent_is_killed(tmp_path: Path) -> None:
     status, lines, _ = run(script, tmp_path)
     assert status == 0
     assert _ends(int(lines[0]))
+
+
+def test_a_builder_and_its_children_end_when_edgectl_is_killed(tmp_path: Path) -> None:
+    """A real SIGKILL: no handler runs, and only the kernel closes the pipe."""
+    builder = (
+        "import os, pathlib, subprocess, sys, time\n"
+        "from edgectl.build.protocol import main, report\n"
+        "def work(task):\n"
+        "    assert sys.stdin.read() == ''\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "    report(0.5, f'{os.getpid()} {child.pid}')\n"
+        "    time.sleep(600)\n"
+        "main({'import': work})\n"
+    )
+    request = {"protocol": 1, "action": "import", "model": "m", "inputs": {}, "params": {}}
+    (tmp_path / "build.py").write_text(builder)
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    caller = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edgectl.build.process import run_process\n"
+        "show = lambda line: print(line, flush=True)\n"
+        "command = [sys.executable, 'build.py', 'request.json']\n"
+        "run_process(command, cwd=Path('.'), env={'PYTHONPATH': sys.argv[1]}, on_line=show)\n"
+    )
+    environment = ENV | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        [sys.executable, "-c", caller, str(REPOSITORY)],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as edgectl:
+        assert edgectl.stdout is not None
+        pids = json.loads(edgectl.stdout.readline())["message"].split()
+        edgectl.kill()
+    assert len(pids) == 2
+    assert all(_ends(int(pid)) for pid in pids)
+
+
+def test_a_builder_run_by_hand_needs_no_pipe(tmp_path: Path) -> None:
+    script = "from edgectl.build.protocol import Done, main\nmain({'import': lambda _: Done({})})\n"
+    request = {"protocol": 1, "action": "import", "model": "m", "inputs": {}, "params": {}}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    command = [sys.executable, "-c", script, "request.json"]
+    environment = ENV | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, check=True)
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "ok"
 
 
 def _ends(pid: int) -> bool:
