@@ -1,7 +1,8 @@
 """Evaluation reports: what was measured where, and what of it may be said of a target.
 
 The raw report is `edgectl.engine.evaluate`'s: `metrics`, `samples`, `sizeBytes`, `host` and, where
-measured, `measured` with `latency`, `loadSeconds` and `peakMemoryBytes`.
+there is golden data, `golden` with its `problems`, and, where measured, `measured` with `latency`,
+`loadSeconds` and `peakMemoryBytes`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ def report_for(
 ) -> dict[str, Any]:
     """The report of one variant: the only place where a host's figures become a target's.
 
-    Metrics and size are properties of the model. Latency, load time and peak memory are properties
-    of the model on a machine: they are kept only if they were measured on the target's
-    architecture (OCI's name), together with the machine; otherwise the device's warm-up measures
-    them.
+    Metrics, size and the answers to golden data are properties of the model. Latency, load time and
+    peak memory are properties of the model on a machine: they are kept only if they were measured
+    on the target's architecture (OCI's name), together with the machine; otherwise the device's
+    warm-up measures them.
     """
     host = raw["host"]
     report: dict[str, Any] = {
@@ -37,6 +38,8 @@ def report_for(
         "engine": host["engine"],
         "providers": list(host["providers"]),
     }
+    if "golden" in raw:
+        report["golden"] = {"problems": list(raw["golden"]["problems"])}
     measured = raw.get("measured")
     if measured is None or host["architecture"] != architecture:
         report["latency"] = dict(LEFT_TO_DEVICE)

@@ -24,13 +24,30 @@ class Violation:
         return f"{self.what} is {self.measured}, allowed is {self.allowed}"
 
 
+@dataclass(frozen=True, slots=True)
+class GoldenProblem:
+    """One way in which a variant's answers to the golden data are not the expected ones.
+
+    A device would find it at its warm-up and keep the model that it has.
+    """
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"golden data: {self.problem}"
+
+
+Refusal = Violation | GoldenProblem
+"""Why a variant is not released; `str()` says it in one sentence."""
+
+
 def violations(
     report: Mapping[str, Any],
     *,
     gates: Mapping[str, Mapping[str, float]],
     limits: Mapping[str, float],
     baseline: Mapping[str, float] | None = None,
-) -> tuple[Violation, ...]:
+) -> tuple[Refusal, ...]:
     """Everything that stops a variant from being released; empty if nothing does.
 
     `report` is `edgectl.build.evaluation.report_for`'s, so it says a latency only where it was
@@ -39,10 +56,11 @@ def violations(
     imported fp32 model. `limits` are the target's: `latency` in seconds (held against p99),
     `peakMemory` and `modelSize` in bytes.
     """
-    found: list[Violation] = []
+    found: list[Refusal] = []
     for metric, gate in sorted(gates.items()):
         found += _metric(metric, gate, report["metrics"].get(metric), baseline)
     found += _limits(report, limits)
+    found += [GoldenProblem(problem) for problem in report.get("golden", {}).get("problems", ())]
     return tuple(found)
 
 
@@ -85,11 +103,21 @@ def _limits(report: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[
         yield Violation("peak memory", format_bytes(peak), f"at most {format_bytes(allowed)}")
 
 
-def require(variant: str, found: tuple[Violation, ...]) -> None:
+def require(variant: str, found: tuple[Refusal, ...]) -> None:
     """Raise GateError with every violation of a variant; nothing if there is none."""
-    if found:
-        raise GateError(
-            f"{variant}: " + "; ".join(str(violation) for violation in found),
-            hint="train or quantise it better, or change spec.gates of the Model or "
-            "spec.constraints of the Target if the bound is wrong",
+    if not found:
+        return
+    hints = []
+    if any(isinstance(refusal, Violation) for refusal in found):
+        hints.append(
+            "train or quantise it better, or change spec.gates of the Model or "
+            "spec.constraints of the Target if the bound is wrong"
         )
+    if any(isinstance(refusal, GoldenProblem) for refusal in found):
+        hints.append(
+            "make the golden data again from this version of the model, or widen "
+            "spec.golden.tolerance if the difference is that of the precision"
+        )
+    raise GateError(
+        f"{variant}: " + "; ".join(str(refusal) for refusal in found), hint="; ".join(hints)
+    )

@@ -17,6 +17,7 @@ import numpy as np
 from edgectl.engine import metrics, transforms
 from edgectl.engine.batches import infer, row_count
 from edgectl.engine.errors import EngineError, InputError
+from edgectl.engine.golden import check_golden
 from edgectl.engine.host import describe_host
 from edgectl.engine.measure import measure_apart
 from edgectl.engine.npz import read_npz
@@ -37,27 +38,32 @@ _BATCH = 32
 def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate as the builder protocol asks.
 
-    `inputs` has `model` (an ONNX file) and `evaluation` (an .npz with one array for each input and
-    one of labels). `params`: `labels` names the array of labels, `task` is `classification` or
-    `regression`, `outputs` declares the outputs (the first is evaluated; `transforms` and `labels`
-    of it are optional); optional are `providers`, `threads` (1), `runs` (100) and `latency` (False:
-    do not measure).
+    `inputs` has `model` (an ONNX file), `evaluation` (an .npz with one array for each input and
+    one of labels) and optionally `golden` (see `edgectl.engine.golden`). `params`: `labels` names
+    the array of labels, `task` is `classification` or `regression`, `outputs` declares the outputs
+    (the first is evaluated; `transforms` and `labels` of it are optional); optional are
+    `providers`, `threads` (1), `runs` (100), `latency` (False: do not measure) and
+    `goldenTolerance` (`absolute`, `relative`, `top1`).
 
-    The result is `{"metrics": {…}, "samples": rows, "sizeBytes": …, "host": {…}}`, deterministic on
-    one machine, and, where measured, `"measured": {"latency": {p50, p99, runs, threads, batch},
-    "loadSeconds", "peakMemoryBytes"}`. Raises EngineError and InputError.
+    The result is `{"metrics": {…}, "samples": rows, "sizeBytes": …, "host": {…}}` and, where there
+    is golden data, `"golden": {"problems": [sentence, …]}`: deterministic on one machine. Where
+    measured, it also has `"measured": {"latency": {p50, p99, runs, threads, batch}, "loadSeconds",
+    "peakMemoryBytes"}`. Raises EngineError and InputError.
     """
     model, data = Path(inputs["model"]), Path(inputs["evaluation"])
     providers = tuple(params.get("providers") or DEFAULT_PROVIDERS)
     threads = int(params.get("threads", 1))
     session = load_session(model, providers=providers, threads=threads)
     arrays = read_npz(data)
-    result = {
+    result: dict[str, Any] = {
         "metrics": _metrics(session, arrays, params),
         "samples": row_count(session, arrays),
         "sizeBytes": model.stat().st_size,
         "host": {**describe_host(), "engine": session.engine, "providers": list(session.providers)},
     }
+    if "golden" in inputs:
+        tolerance = params.get("goldenTolerance") or {}
+        result["golden"] = {"problems": check_golden(session, Path(inputs["golden"]), tolerance)}
     session.close()
     if params.get("latency", True):
         result["measured"] = measure_apart(

@@ -11,7 +11,7 @@ import pytest
 
 from edgectl.build.builder import find_importer
 from edgectl.build.evaluation import report_for
-from edgectl.build.gates import violations
+from edgectl.build.gates import Refusal, violations
 from edgectl.engine import transforms
 from edgectl.engine.golden import check_golden
 from edgectl.engine.session import load_session
@@ -68,7 +68,15 @@ def do_optimize(build: Build, name: str, version: str, target: str, model: Path)
     return build("onnx", "optimize", inputs, params)
 
 
-def do_evaluate(build: Build, name: str, version: str, model: Path, **params: Any) -> Result:
+def do_evaluate(
+    build: Build,
+    name: str,
+    version: str,
+    model: Path,
+    *,
+    golden: Path | None = None,
+    **params: Any,
+) -> Result:
     spec = model_of(name).spec
     assert spec.evaluation is not None
     outputs = [
@@ -77,6 +85,8 @@ def do_evaluate(build: Build, name: str, version: str, model: Path, **params: An
     ]
     request = {"labels": spec.evaluation.labels, "task": spec.task, "outputs": outputs}
     inputs = {"model": model, "evaluation": data_of(name, version, "evaluation")}
+    if golden is not None:
+        inputs["golden"] = golden
     return build("onnx", "evaluate", inputs, request | {"latency": False} | params)
 
 
@@ -168,6 +178,29 @@ def test_evaluation_measures_only_when_asked(
     asked = do_evaluate(build, "tumour", "1.0.0", model, latency=True, runs=5).metadata
     assert asked["measured"]["latency"]["runs"] == 5
     assert asked["measured"]["peakMemoryBytes"] > 1 << 20
+
+
+def test_stale_golden_data_are_found_at_the_build(
+    build: Build, imported: Callable[[str, str], Path]
+) -> None:
+    """The golden data of another training pass as little as a variant out of tolerance would."""
+    tolerance = dict(model_of("digits").signature().golden_tolerance)
+
+    def refusals(golden: str) -> tuple[Refusal, ...]:
+        raw = do_evaluate(
+            build,
+            "digits",
+            "1.1.0",
+            imported("digits", "1.1.0"),
+            golden=data_of("digits", golden, "golden"),
+            goldenTolerance=tolerance,
+        ).metadata
+        report = report_for(raw, target="t", architecture="amd64", precision="fp32")
+        return violations(report, gates={}, limits={})
+
+    assert refusals("1.1.0") == ()
+    (refusal,) = refusals("1.0.0")
+    assert str(refusal).startswith("golden data: output 'logits' is ")
 
 
 def test_the_data_sets_share_no_sample() -> None:

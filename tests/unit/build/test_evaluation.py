@@ -54,3 +54,12 @@ def test_what_was_not_measured_is_left_to_the_device() -> None:
     unmeasured = {key: value for key, value in raw("amd64").items() if key != "measured"}
     made = report_for(unmeasured, target="t", architecture="amd64", precision="fp32")
     assert made["latency"] == LEFT_TO_DEVICE
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_answers_to_golden_data_are_said_of_every_target(architecture: str) -> None:
+    problem = "output 'logits' is missing"
+    golden = raw("amd64") | {"golden": {"problems": [problem]}}
+    made = report_for(golden, target="t", architecture=architecture, precision="int8")
+    assert made["golden"] == {"problems": [problem]}
+    assert "golden" not in report("amd64", architecture)

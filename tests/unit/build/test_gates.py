@@ -74,6 +74,32 @@ def test_a_latency_left_to_the_device_is_not_judged() -> None:
     assert found(report(), limits={"latency": 1e-9, "peakMemory": 1}) == []
 
 
+GOLDEN = {"problems": ["output 'a' is missing", "output 'b' holds NaN or infinite values"]}
+
+
+def test_each_problem_with_the_golden_data_is_one_refusal() -> None:
+    assert found(report(golden=GOLDEN)) == [
+        "golden data: output 'a' is missing",
+        "golden data: output 'b' holds NaN or infinite values",
+    ]
+    assert found(report(golden={"problems": []})) == []
+
+
+def test_a_golden_problem_stops_a_variant_with_its_own_remedy() -> None:
+    made = report(0.5, golden=GOLDEN)
+    with pytest.raises(GateError) as caught:
+        require("digits 1.0.0 for pi", violations(made, gates={}, limits={}))
+    assert "output 'a' is missing; golden data: output 'b'" in caught.value.message
+    assert "spec.golden.tolerance" in str(caught.value.hint)
+    assert "spec.gates" not in str(caught.value.hint)
+
+    both = violations(made, gates={"accuracy": {"min": 0.9}}, limits={})
+    with pytest.raises(GateError) as caught:
+        require("digits 1.0.0 for pi", both)
+    assert "spec.gates" in str(caught.value.hint)
+    assert "spec.golden.tolerance" in str(caught.value.hint)
+
+
 def test_every_violation_is_in_the_error() -> None:
     bad = violations(
         report(0.5), gates={"accuracy": {"min": 0.9}}, limits={"modelSize": 1}, baseline=None

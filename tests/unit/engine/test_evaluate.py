@@ -10,6 +10,7 @@ import pytest
 
 from edgectl.engine.errors import EngineError, InputError
 from edgectl.engine.evaluate import evaluate_request
+from edgectl.engine.session import load_session
 from tests.support.models import half_picture, write_halves, write_linear, write_onnx
 
 if TYPE_CHECKING:
@@ -52,6 +53,36 @@ def test_what_is_not_measured_is_deterministic(inputs: dict[str, Path]) -> None:
         evaluate_request(inputs, _params(latency=False, labels="name"))["metrics"]
         == (first["metrics"])
     )
+
+
+def test_golden_data_are_checked_within_their_tolerance(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with np.load(inputs["evaluation"]) as data:
+        images = data["image"]
+    session = load_session(inputs["model"])
+    scores = session.run({"image": images})["scores"]
+    session.close()
+    np.savez(tmp_path / "golden.npz", image=images, scores=scores + np.float32(0.25))
+    golden = inputs | {"golden": tmp_path / "golden.npz"}
+
+    def problems(**params: Any) -> list[str]:
+        result = evaluate_request(golden, _params(latency=False, **params))
+        return list(result["golden"]["problems"])
+
+    assert problems(goldenTolerance={"absolute": 0.3}) == []
+    (problem,) = problems(goldenTolerance={"absolute": 0.2})
+    assert problem.startswith("output 'scores' is ")
+    assert "differs by 0.25, allowed is 0.2" in problem
+    assert problems() == problems(), "a default tolerance holds, and the sentences are the same"
+    assert problems() != []
+    assert "golden" not in evaluate_request(inputs, _params(latency=False))
+
+
+def test_golden_data_without_an_input_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "golden.npz", scores=np.zeros((4, 2), np.float32))
+    with pytest.raises(InputError, match="image"):
+        evaluate_request(inputs | {"golden": tmp_path / "golden.npz"}, _params(latency=False))
 
 
 def test_regression(tmp_path: Path) -> None:
