@@ -103,7 +103,7 @@ def load_estimator(path: Path) -> BaseEstimator:
             "the file is not a .skops file; if it is a pickle or joblib file, loading it would run "
             "the code in it",
             hint="convert it where it was trained: skops.io.dump(joblib.load('model.pkl'), "
-            "'model.skops'), and set source.format: skops",
+            "'model.skops'), and set source.format: sklearn",
         )
     try:
         with zipfile.ZipFile(path) as archive:

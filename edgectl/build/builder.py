@@ -1,7 +1,7 @@
 """Builders: folders that hold one toolchain each, found on a search path.
 
-A folder is `builder.yaml`, `requirements.lock` and `build.py`. They are data, not packages: the
-user's repository comes first, then the copies that edgectl ships.
+A folder is `builder.yaml`, `requirements.lock`, `build.py` and the modules that it imports. They
+are data, not packages: the user's repository comes first, then the copies that edgectl ships.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ class Builder:
     actions: tuple[str, ...]
     formats: tuple[str, ...]
     """Source formats that its `import` action takes."""
+    engines: tuple[str, ...]
+    """Engines that its `optimize` and `evaluate` actions work for."""
     digest: Digest
-    """Over builder.yaml, requirements.lock and build.py; goes into the key of every step."""
+    """Over builder.yaml, requirements.lock and every Python file; goes into each step's key."""
     lock_digest: Digest
     """Over requirements.lock; names the environment."""
 
@@ -94,7 +96,8 @@ def load_builder(directory: Path) -> Builder:
     """Read one builder folder; raises ToolchainError naming what is wrong with it."""
     directory = directory.absolute()
     try:
-        contents = {name: (directory / name).read_bytes() for name in _FILES}
+        names = sorted({*_FILES, *_modules(directory)})
+        contents = {name: (directory / name).read_bytes() for name in names}
         spec: Any = yaml.safe_load(contents["builder.yaml"])
     except (OSError, yaml.YAMLError) as error:
         raise ToolchainError(
@@ -112,9 +115,20 @@ def load_builder(directory: Path) -> Builder:
         directory,
         tuple(spec["actions"]),
         tuple(spec["formats"]),
+        tuple(spec["engines"]),
         Digest.of(canonical_json(digests)),
         Digest.of(contents["requirements.lock"]),
     )
+
+
+def _modules(directory: Path) -> list[str]:
+    """Every Python file that build.py can import, as a path relative to the folder."""
+    files = (path.relative_to(directory) for path in directory.rglob("*.py"))
+    return [
+        file.as_posix()
+        for file in files
+        if not any(part.startswith(".") or part == "__pycache__" for part in file.parts)
+    ]
 
 
 def _problem(spec: Any, name: str) -> str | None:
@@ -124,7 +138,7 @@ def _problem(spec: Any, name: str) -> str | None:
         return f"protocol {spec.get('protocol')!r}: this edgectl speaks {PROTOCOL}"
     if spec.get("name") != name:
         return f"name {spec.get('name')!r} is not the folder's name"
-    for key in ("actions", "formats"):
+    for key in ("actions", "formats", "engines"):
         value = spec.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of names"

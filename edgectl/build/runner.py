@@ -84,7 +84,7 @@ def run(
         status, tail = run_process(
             [str(python), "-P", "-B", str(builder.script), str(request_file)],
             cwd=request.output,
-            env=_environment(Path(scratch), python),
+            env=_environment(Path(scratch), python, builder),
             on_line=lambda line: _forward(line, notify),
             cancel=cancel,
         )
@@ -112,15 +112,19 @@ def _write_request(scratch: Path, request: Request) -> Path:
     return path
 
 
-def _environment(scratch: Path, python: Path) -> dict[str, str]:
+def _environment(scratch: Path, python: Path, builder: Builder) -> dict[str, str]:
     """A clean environment: nothing of the caller's (credentials, proxies, locale) reaches a build.
 
     Only the package directory of edgectl is exposed, through a link: with all of site-packages the
-    builder would find versions there that its lock does not name.
+    builder would find versions there that its lock does not name. The builder's own folder comes
+    after it (`-P` keeps Python from putting it first), through a link too: PYTHONPATH cannot say a
+    path with a colon in it.
     """
     library = scratch / "lib"
     library.mkdir()
     (library / "edgectl").symlink_to(Path(edgectl.__file__).parent.absolute())
+    modules = scratch / "builder"
+    modules.symlink_to(builder.directory)
     temporary = scratch / "tmp"
     temporary.mkdir()
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -129,7 +133,7 @@ def _environment(scratch: Path, python: Path) -> dict[str, str]:
         "HOME": str(temporary),
         "TMPDIR": str(temporary),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": str(library),
+        "PYTHONPATH": os.pathsep.join((str(library), str(modules))),
         "PYTHONHASHSEED": "0",
         "PYTHONWARNINGS": "ignore",
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Format = Literal[
-    "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "skops",
+    "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "sklearn",
     "xgboost", "huggingface",
 ]  # fmt: skip
 Task = Literal[

@@ -91,6 +91,7 @@ def _project(folder: Path, count: int) -> Path:
     (builder / "requirements.lock").write_text("# nothing\n")
     (builder / "builder.yaml").write_text(
         "protocol: 1\nname: onnx\nactions: [import, optimize]\nformats: [onnx]\n"
+        "engines: [onnxruntime]\n"
     )
     shutil.copy(REPOSITORY / "manifests/data/digits/1.0.0/calibration.npz", root / "models")
     shutil.copy(REPOSITORY / "manifests/data/digits/1.0.0/golden.npz", root / "models")

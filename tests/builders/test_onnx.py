@@ -255,6 +255,35 @@ def test_every_calibration_method_works(build: Build, tmp_path: Path, method: st
     assert values[weight.input[1]].shape == (3,), "one scale for each output channel"
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_reduced_range_leaves_weights_seven_bits(
+    build: Build, tmp_path: Path, per_channel: bool
+) -> None:
+    """So that two products of u8 and s8 fit into the 16 bits of a CPU without VNNI."""
+
+    def extent(params: dict[str, Any]) -> int:
+        model = quantized(build, tmp_path, params)
+        values = scales_of(model)
+        inputs = {n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+        (weight,) = [values[name] for name in inputs if name in values and values[name].ndim == 2]
+        assert weight.dtype == np.int8
+        return int(np.abs(weight.astype(int)).max())
+
+    params = INT8 | {"perChannel": per_channel}
+    assert extent(params) == 127
+    assert extent(params | {"reduceRange": True}) == 64
+
+
+def test_a_reduced_range_is_the_same_twice(build: Build, tmp_path: Path) -> None:
+    first, second, whole = (
+        quantized(build, tmp_path, params).SerializeToString(deterministic=True)
+        for params in (INT8 | {"reduceRange": True},) * 2 + (INT8 | {"reduceRange": False},)
+    )
+    assert first == second
+    assert first != whole
+    assert whole == quantized(build, tmp_path, INT8).SerializeToString(deterministic=True)
+
+
 def test_the_activation_type_suits_the_target(build: Build, tmp_path: Path) -> None:
     for activations in ("uint8", "int8"):
         model = quantized(build, tmp_path, INT8 | {"activations": activations})

@@ -10,7 +10,7 @@ from edgectl.build.builder import Builder, load_builder
 REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFESTS = REPOSITORY / "manifests"
 
-_SPEC = "protocol: 1\nname: {name}\nactions: [import, optimize]\nformats: [{name}]\n"
+_SPEC = "protocol: 1\nname: {name}\nactions: [import, optimize]\nformats: [{name}]\nengines: []\n"
 
 
 def make_builder(

@@ -11,12 +11,16 @@ from tests.support.builders import make_builder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgectl.digest import Digest
+
 
 def test_shipped_builders_are_found() -> None:
     assert {builder.name for builder in find_builders()} >= {"onnx", "sklearn"}
     assert find_importer("onnx").name == "onnx"
-    assert find_importer("skops").name == "sklearn"
+    assert find_importer("sklearn").name == "sklearn"
     assert "evaluate" in find_builder("onnx").actions
+    assert find_builder("onnx").engines == ("onnxruntime",)
+    assert find_builder("sklearn").engines == ()
 
 
 def test_the_users_builder_comes_first(tmp_path: Path) -> None:
@@ -37,6 +41,30 @@ def test_the_digest_covers_every_file(tmp_path: Path, file: str) -> None:
     assert (after.lock_digest != before.lock_digest) == (file == "requirements.lock")
 
 
+@pytest.mark.parametrize("module", ["folding.py", "passes/fusing.py"])
+def test_the_digest_covers_every_module(tmp_path: Path, module: str) -> None:
+    def digest(text: str | None) -> Digest:
+        if text is not None:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        return load_builder(builder.directory).digest
+
+    builder = make_builder(tmp_path, "pass")
+    path = builder.directory / module
+    digests = [digest(None), digest("a = 1\n"), digest("a = 2\n")]
+    path.rename(path.with_name("renamed.py"))
+    digests.append(digest(None))
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("path", ["__pycache__/build.py", ".venv/site.py", ".hidden.py", "README"])
+def test_the_digest_covers_nothing_else(tmp_path: Path, path: str) -> None:
+    builder = make_builder(tmp_path, "pass")
+    (builder.directory / path).parent.mkdir(exist_ok=True)
+    (builder.directory / path).write_text("a = 1\n")
+    assert load_builder(builder.directory).digest == builder.digest
+
+
 def test_an_unknown_builder_names_the_known_ones() -> None:
     with pytest.raises(ToolchainError, match="no builder 'caffe'") as caught:
         find_builder("caffe")
@@ -46,7 +74,7 @@ def test_an_unknown_builder_names_the_known_ones() -> None:
 def test_an_unknown_format_names_the_known_ones() -> None:
     with pytest.raises(ToolchainError, match="format 'caffe'") as caught:
         find_importer("caffe")
-    assert "skops" in str(caught.value.hint)
+    assert "sklearn" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +85,8 @@ def test_an_unknown_format_names_the_known_ones() -> None:
         ("protocol: 2\nname: toy", "protocol 2"),
         ("protocol: 1\nname: other", "not the folder's name"),
         ("protocol: 1\nname: toy\nactions: import\nformats: []", "actions is not a list"),
-        ("protocol: 1\nname: toy\nactions: [fly]\nformats: []", "unknown actions fly"),
+        ("protocol: 1\nname: toy\nactions: []\nformats: []", "engines is not a list"),
+        ("protocol: 1\nname: toy\nactions: [fly]\nformats: []\nengines: []", "unknown actions fly"),
     ],
 )
 def test_a_malformed_builder_is_refused(tmp_path: Path, spec: str, problem: str) -> None:

@@ -163,6 +163,34 @@ main({"import": work})
     assert result.metadata["files"] == []
 
 
+def test_modules_of_the_folder_are_imported_after_edgectl(
+    build: Callable[..., Result], tmp_path: Path
+) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "answering.py").write_text("ANSWER = 42\n")
+    (folder / "edgectl.py").write_text("raise RuntimeError('not the real one')\n")
+    result = build(
+        PROTOCOL
+        + """
+from answering import ANSWER
+
+main({"import": lambda task: Done({}, {"answer": ANSWER})})
+"""
+    )
+    assert result.metadata == {"answer": 42}
+    assert not (folder / "__pycache__").exists(), "a build writes into the builder's folder"
+
+
+def test_a_folder_with_a_colon_in_its_name(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "a:b" / "toy").mkdir(parents=True)
+    (tmp_path / "a:b" / "toy" / "answering.py").write_text("ANSWER = 42\n")
+    script = "from answering import ANSWER\nmain({'import': lambda _: Done({}, {'a': ANSWER})})\n"
+    builder = make_builder(tmp_path / "a:b", PROTOCOL + script)
+    request = Request("import", "digits", {}, {}, tmp_path / "out")
+    assert run(builder, request, cache=cache).metadata == {"a": 42}
+
+
 def test_cancelling_stops_the_build(build: Callable[..., Result]) -> None:
     cancel = threading.Event()
     with pytest.raises(CancelledError):

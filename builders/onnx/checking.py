@@ -1,0 +1,152 @@
+"""What a source model is checked for before anything is made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import numpy_helper
+
+from edgectl.build.protocol import RefusalError
+from graphs import graphs_of, tensors_of
+from wording import first_line, listed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_MODEL_BYTES = (2 << 30) - 1
+"""Protobuf's own limit for one message."""
+
+_DATATYPES = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
+    "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
+    "FP16": "float16", "FP32": "float32", "FP64": "float64",
+}  # fmt: skip
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Read and check a model; refuses what is not one, or is not whole in one file."""
+    size = path.stat().st_size
+    if size > MAX_MODEL_BYTES:
+        raise RefusalError(
+            "too-large",
+            f"{size} bytes is more than one ONNX file can hold",
+            hint="split the model, or reduce its precision before the import",
+        )
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception as error:
+        raise _does_not_load(error) from error
+    for tensor in tensors_of(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise RefusalError(
+                "external-data",
+                "weights are outside the file, where no digest covers them",
+                node=tensor.name,
+                hint="save one file: onnx.save_model(onnx.load(path), path, "
+                "save_as_external_data=False)",
+            )
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    check_operators(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise _does_not_load(error) from error
+    check_weights(model)
+    return model
+
+
+def _does_not_load(error: Exception) -> RefusalError:
+    return RefusalError(
+        "does-not-load",
+        f"not a valid ONNX model: {first_line(error)}",
+        hint="check it with onnx.checker.check_model, and export it again",
+    )
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Refuse operators that the ONNX standard does not define at the model's opset."""
+    opsets = {entry.domain or "": entry.version for entry in model.opset_import}
+    for graph in graphs_of(model.graph):
+        for index, node in enumerate(graph.node):
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            where = node.name or f"{node.op_type} number {index}"
+            if domain not in opsets:
+                raise RefusalError(
+                    "unknown-domain",
+                    f"operator {domain}.{node.op_type} is of a domain the model does not import",
+                    node=where,
+                    hint="export the model again with the standard ONNX operators",
+                )
+            try:
+                schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
+            except onnx.defs.SchemaError:
+                schema = None
+            if schema is None or schema.deprecated:
+                raise RefusalError(
+                    "unsupported-operator",
+                    f"operator {domain or 'ai.onnx'}.{node.op_type} does not exist in opset "
+                    f"{opsets[domain]}",
+                    node=where,
+                    hint="replace the operator, or export again with the standard ONNX operators",
+                )
+
+
+def check_weights(model: onnx.ModelProto) -> None:
+    """Refuse NaN and infinite weights: a training that diverged."""
+    for tensor in tensors_of(model.graph):
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            # Masks use an infinite scalar on purpose; a whole tensor of weights does not.
+            if values.size == 1 and not np.isnan(values).any():
+                continue
+            raise RefusalError(
+                "weights-not-finite",
+                "weights hold NaN or infinite values",
+                node=tensor.name,
+                hint="the training diverged: train again and export a healthy checkpoint",
+            )
+
+
+def check_signature(
+    model: onnx.ModelProto, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
+) -> None:
+    """Refuse a model whose inputs and outputs are not the ones that the manifest declares."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    takes = [value for value in model.graph.input if value.name not in constants]
+    for what, declared, found in (
+        ("inputs", inputs, takes),
+        ("outputs", outputs, list(model.graph.output)),
+    ):
+        names = [value.name for value in found]
+        wanted = [spec["name"] for spec in declared]
+        if sorted(names) != sorted(wanted):
+            raise RefusalError(
+                "signature-differs",
+                f"the model's {what} are {listed(names)}, the manifest declares {listed(wanted)}",
+                hint=f"correct spec.{what} of the Model, or export with these names",
+            )
+        by_name = {value.name: value.type.tensor_type for value in found}
+        for spec in declared:
+            _check_tensor(spec, by_name[spec["name"]], what)
+
+
+def _check_tensor(spec: dict[str, Any], found: onnx.TypeProto.Tensor, what: str) -> None:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(found.elem_type).name
+    dims = [d.dim_value if d.HasField("dim_value") else -1 for d in found.shape.dim]
+    fits = not found.HasField("shape") or (
+        len(dims) == len(spec["shape"])
+        and all(have in (-1, want) for have, want in zip(dims, spec["shape"], strict=True))
+    )
+    if dtype != _DATATYPES.get(spec["datatype"]) or not fits:
+        raise RefusalError(
+            "signature-differs",
+            f"{spec['name']!r} is {dtype} {dims} in the model, "
+            f"{spec['datatype']} {spec['shape']} in the manifest",
+            node=spec["name"],
+            hint=f"correct spec.{what} of the Model; -1 is a free dimension, which the model must "
+            "be exported with",
+        )
