@@ -5,7 +5,7 @@ After this nothing reads a manifest or hashes a source again: a plan is a pure f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest
@@ -143,13 +143,25 @@ class DesiredFleet:
 
 
 @dataclass(frozen=True, slots=True)
+class DesiredBuilder:
+    """A toolchain that is there, reduced to what a plan depends on."""
+
+    name: str
+    digest: Digest
+    """Of its folder: part of every step that it runs."""
+    formats: tuple[str, ...] = ()
+    """Source formats that it imports."""
+    engines: tuple[str, ...] = ()
+    """Engines that it optimises and evaluates for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """Everything the manifests ask for."""
 
     models: tuple[DesiredModel, ...]
     fleets: tuple[DesiredFleet, ...]
-    builders: Mapping[str, Digest] = field(default_factory=dict)
-    """Builder name to the digest of its folder: part of every step that it runs."""
+    builders: tuple[DesiredBuilder, ...] = ()
     signers: tuple[str, ...] = ()
     """Fingerprints of the public keys that signatures are made for."""
     source_date_epoch: int = 0
@@ -158,7 +170,7 @@ class Desired:
 
 def expand(
     manifests: ManifestSet,
-    builders: Mapping[str, Digest],
+    builders: tuple[DesiredBuilder, ...],
     signers: tuple[str, ...],
     *,
     source_date_epoch: int = 0,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from edgectl.build.builder import find_builders
-from edgectl.desired import expand
+from edgectl.desired import DesiredBuilder, expand
 from edgectl.errors import ConfigError, KeyFileError, TrustError
 from edgectl.manifest.load import load_project
 from edgectl.oci.access import open_store
@@ -48,7 +48,10 @@ class Workspace:
 
     def desired(self) -> Desired:
         """What the manifests ask for, with every file hashed."""
-        builders = {builder.name: builder.digest for builder in find_builders(repository=self.root)}
+        builders = tuple(
+            DesiredBuilder(builder.name, builder.digest, builder.formats, builder.engines)
+            for builder in find_builders(repository=self.root)
+        )
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
         return expand(self.manifests, builders, signers, source_date_epoch=source_date_epoch())
 

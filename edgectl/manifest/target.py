@@ -119,6 +119,12 @@ class Quantization(Element):
         description="Zero point 0 for activations, as TensorRT demands.",
         examples=[False],
     )
+    reduce_range: bool = Field(
+        default=False,
+        description="Weights of 7 bits, for x86 processors without VNNI, where sums of uint8 "
+        "activations with 8-bit weights can saturate.",
+        examples=[False],
+    )
 
 
 class Constraints(Element):

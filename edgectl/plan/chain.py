@@ -13,13 +13,16 @@ from edgectl.plan.step import Step, StepKind, make_step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgectl.desired import Desired, DesiredModel, DesiredVariant, PinnedFile
-    from edgectl.digest import Digest
+    from edgectl.desired import (
+        Desired,
+        DesiredBuilder,
+        DesiredModel,
+        DesiredVariant,
+        PinnedFile,
+    )
 
-IMPORTERS = {"onnx": "onnx", "skops": "sklearn"}
-"""Source format to the builder that imports it."""
-BACKENDS = {"onnxruntime": "onnx"}
-"""Engine to the builder that optimises and evaluates for it."""
+_REFERENCE_ENGINE = "onnxruntime"
+"""Runs the imported model, which the accuracy of its variants is held against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +62,36 @@ class ModelSteps:
         return tuple({step.key: step for step in ordered}.values())
 
 
-class _Builders:
-    """Looks up builders by what they are needed for, with errors that say what is known."""
+def _importer(builders: tuple[DesiredBuilder, ...], model: DesiredModel) -> DesiredBuilder:
+    for builder in builders:
+        if model.source_format in builder.formats:
+            return builder
+    formats = sorted({name for builder in builders for name in builder.formats})
+    raise ManifestError(
+        f"model {model.name}: no builder imports the format {model.source_format!r}",
+        hint=f"set source.format to one of {', '.join(formats)}, or add a builder",
+    )
 
-    def __init__(self, digests: Mapping[str, Digest]) -> None:
-        self._digests = digests
 
-    def importer(self, model: DesiredModel) -> tuple[str, Digest]:
-        return self._find(IMPORTERS, model.source_format, f"model {model.name}: source format")
-
-    def backend(self, engine: str, where: str) -> tuple[str, Digest]:
-        return self._find(BACKENDS, engine, f"{where}: engine")
-
-    def _find(self, table: Mapping[str, str], wanted: str, what: str) -> tuple[str, Digest]:
-        name = table.get(wanted)
-        if name is None or name not in self._digests:
-            raise ManifestError(
-                f"{what} {wanted!r} has no builder in this version of edgectl",
-                hint=f"it builds {', '.join(sorted(table))}",
-            )
-        return name, self._digests[name]
+def _backend(builders: tuple[DesiredBuilder, ...], engine: str, where: str) -> DesiredBuilder:
+    for builder in builders:
+        if engine in builder.engines:
+            return builder
+    engines = sorted({name for builder in builders for name in builder.engines})
+    raise ManifestError(
+        f"{where}: no builder makes models for the engine {engine!r}",
+        hint=f"there are builders for {', '.join(engines)}; use such a target, or add a builder",
+    )
 
 
 def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     """Every step of a model; raises ManifestError if no builder takes its format or engine."""
-    builders = _Builders(desired.builders)
     name = f"{model.name}:{model.version}"
     imported = make_step(
         StepKind.IMPORT,
         f"import {name}",
         model.repository,
-        builder=builders.importer(model),
+        builder=_importer(desired.builders, model),
         params={"inputs": _tensors(model.inputs), "outputs": _tensors(model.outputs)},
         files={
             "source": model.source,
@@ -99,12 +101,11 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     )
     baseline = None
     if model.evaluation is not None:
-        onnx = builders.backend("onnxruntime", name)
+        reference = _backend(desired.builders, _REFERENCE_ENGINE, name)
         params = _evaluation_params(model, ("CPUExecutionProvider",), latency=False)
-        baseline = _evaluate(model, f"evaluate {name} as imported", onnx, imported, params)
+        baseline = _evaluate(model, f"evaluate {name} as imported", reference, imported, params)
     variants = tuple(
-        _variant_steps(model, variant, desired, builders, imported, baseline)
-        for variant in model.variants
+        _variant_steps(model, variant, desired, imported, baseline) for variant in model.variants
     )
     packages = {variant.target: variant.package for variant in variants}
     shared: dict[str, Any] = {"model": model.key}
@@ -148,13 +149,13 @@ def _variant_steps(
     model: DesiredModel,
     variant: DesiredVariant,
     desired: Desired,
-    builders: _Builders,
     imported: Step,
     baseline: Step | None,
 ) -> VariantSteps:
     target = variant.target
     name = f"{model.name}:{model.version} for {target.name}"
-    backend = builders.backend(target.engine, f"target {target.name}")
+    importer = _importer(desired.builders, model)
+    backend = _backend(desired.builders, target.engine, f"target {target.name}")
     optimize = imported
     if variant.precision != "fp32":
         optimize = make_step(
@@ -175,11 +176,22 @@ def _variant_steps(
     evaluate = None
     if model.evaluation is not None:
         params = _evaluation_params(model, target.providers, latency=True)
-        params |= {"architecture": target.platform.architecture, "threads": target.cores}
+        params |= {
+            "architecture": target.platform.architecture,
+            "threads": target.cores,
+            "goldenTolerance": dict(model.golden_tolerance),
+        }
         evaluate = _evaluate(
-            model, f"evaluate {name}", backend, optimize, params, target=target.name
+            model,
+            f"evaluate {name}",
+            backend,
+            optimize,
+            params,
+            golden=model.golden,
+            target=target.name,
         )
     package = _package(model, variant, optimize, evaluate, baseline)
+    used = {importer.name: importer, backend.name: backend}.values()
     attest = make_step(
         StepKind.ATTEST,
         f"attest {name}",
@@ -189,7 +201,7 @@ def _variant_steps(
             "name": model.name,
             "version": model.version,
             "license": model.license,
-            "builders": {name: str(digest) for name, digest in sorted(desired.builders.items())},
+            "builders": {builder.name: str(builder.digest) for builder in used},
         },
         files=_data(
             source=model.source,
@@ -258,10 +270,11 @@ def _package(
 def _evaluate(
     model: DesiredModel,
     title: str,
-    builder: tuple[str, Digest],
+    builder: DesiredBuilder,
     of: Step,
     params: Mapping[str, Any],
     *,
+    golden: PinnedFile | None = None,
     target: str | None = None,
 ) -> Step:
     return make_step(
@@ -270,7 +283,7 @@ def _evaluate(
         model.repository,
         builder=builder,
         params=params,
-        files=_data(evaluation=model.evaluation),
+        files=_data(evaluation=model.evaluation, golden=golden),
         uses={"model": of},
         model=model.key,
         target=target,

@@ -19,7 +19,12 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
         "golden data": model.golden,
     }
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
-    values |= {f"builder {name}": str(digest) for name, digest in desired.builders.items()}
+    engines = {variant.target.engine for variant in model.variants}
+    values |= {
+        f"builder {each.name}": str(each.digest)
+        for each in desired.builders
+        if model.source_format in each.formats or engines & set(each.engines)
+    }
     values["source date epoch"] = str(desired.source_date_epoch)
     values["signing keys"] = _fingerprint(list(desired.signers))
     values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})

@@ -11,7 +11,7 @@ from edgectl.digest import Digest, canonical_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgectl.desired import ModelKey, PinnedFile
+    from edgectl.desired import DesiredBuilder, ModelKey, PinnedFile
 
 
 class StepKind(StrEnum):
@@ -63,7 +63,7 @@ def make_step(
     title: str,
     repository: str,
     *,
-    builder: tuple[str, Digest] | None = None,
+    builder: DesiredBuilder | None = None,
     params: Mapping[str, Any] | None = None,
     files: Mapping[str, PinnedFile] | None = None,
     uses: Mapping[str, Step] | None = None,
@@ -76,7 +76,7 @@ def make_step(
     identity = {
         "kind": kind,
         "revision": REVISION[kind],
-        "builder": None if builder is None else [builder[0], str(builder[1])],
+        "builder": None if builder is None else [builder.name, str(builder.digest)],
         "inputs": {role: str(file.digest) for role, file in files.items()}
         | {role: f"step:{step.key}" for role, step in uses.items()},
         "params": params or {},
@@ -88,7 +88,7 @@ def make_step(
         repository,
         model=model,
         target=target,
-        builder=builder[0] if builder else None,
+        builder=builder.name if builder else None,
         params=params or {},
         files=files,
         uses={role: step.key for role, step in uses.items()},

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgectl.desired import (
     Desired,
+    DesiredBuilder,
     DesiredFleet,
     DesiredModel,
     DesiredRing,
@@ -109,6 +110,9 @@ def desired(*models: DesiredModel, fleets: tuple[DesiredFleet, ...] | None = Non
     return Desired(
         models,
         fleets,
-        {"onnx": digest("onnx builder"), "sklearn": digest("sklearn builder")},
+        (
+            DesiredBuilder("onnx", digest("onnx builder"), ("onnx",), ("onnxruntime",)),
+            DesiredBuilder("sklearn", digest("sklearn builder"), ("sklearn",)),
+        ),
         ("signer",),
     )

@@ -112,8 +112,11 @@ def test_each_part_of_a_target_is_a_reason_to_update(change: dict[str, Any]) -> 
 
 def test_a_new_builder_and_a_new_signer_are_reasons() -> None:
     before = after_apply(desired())
-    newer = replace(desired(), builders={**desired().builders, "onnx": digest("newer")})
+    onnx, sklearn = desired().builders
+    newer = replace(desired(), builders=(replace(onnx, digest=digest("newer")), sklearn))
     assert only(make_plan(newer, before)) == (Action.UPDATE, ("builder onnx changed",))
+    unused = replace(desired(), builders=(onnx, replace(sklearn, digest=digest("newer"))))
+    assert not make_plan(unused, before).changed
     signed = replace(desired(), signers=("other",))
     assert only(make_plan(signed, before)) == (Action.UPDATE, ("signing keys changed",))
 
