@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgectl import __version__
+from edgectl.apply.measured import report_of
 from edgectl.apply.result import StepResult
 from edgectl.apply.schedule import State
 from edgectl.build import attestations, gates, modelpack
 from edgectl.build.builder import find_builder
-from edgectl.build.evaluation import report_for
 from edgectl.digest import canonical_json
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import IntegrityError
@@ -40,7 +40,7 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         gates.require(
             step.title.removeprefix("package "),
             gates.violations(
-                _report(step, evaluated),
+                report_of(step, evaluated),
                 gates=step.params["gates"],
                 limits=step.params["limits"],
                 baseline=_results(step, outcomes)["baseline"].metadata["metrics"],
@@ -139,7 +139,7 @@ def attest(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
     }
     if "evaluate" in results:
         baseline = results["baseline"].metadata["metrics"]
-        report = _report(packaged, results["evaluate"])
+        report = report_of(packaged, results["evaluate"])
         predicates[attestations.EVALUATION_TYPE] = attestations.evaluation(report, baseline)
     for kind, predicate in predicates.items():
         attach(repository, results["package"].manifest, kind, predicate, run.key)
@@ -198,16 +198,6 @@ def _results(step: Step, outcomes: Outcomes) -> dict[str, StepResult]:
 
 def _signature(packaged: Step) -> ModelSignature:
     return ModelSignature.from_json(canonical_json(packaged.params["signature"]))
-
-
-def _report(packaged: Step, evaluated: StepResult) -> dict[str, Any]:
-    """What was measured of a variant, as far as it says something about its target."""
-    return report_for(
-        evaluated.metadata,
-        target=packaged.params["target"],
-        architecture=packaged.params["platform"]["architecture"],
-        precision=packaged.params["precision"],
-    )
 
 
 def _built_by(run: Executor, name: str) -> attestations.BuiltBy:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgectl.apply.events import Events
 from edgectl.apply.execute import Executor
 from edgectl.apply.inputs import Inputs
+from edgectl.apply.measured import Measurement, measurements
 from edgectl.apply.release import publish_release
 from edgectl.apply.schedule import State, run_steps
 from edgectl.engine.host import host_architecture
@@ -43,6 +44,7 @@ class Report:
 
     ran: int = 0
     cached: int = 0
+    measured: list[Measurement] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     releases: list[FleetRelease] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class Applier:
         for outcome in outcomes.values():
             if outcome.error is not None:
                 report.failures.append(Failure(outcome.step.title, outcome.error))
+        report.measured = measurements(outcomes)
         report.cached = len(executor.hits)
         done = sum(outcome.state is State.DONE for outcome in outcomes.values())
         report.ran = done - report.cached

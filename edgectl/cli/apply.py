@@ -15,10 +15,12 @@ from edgectl.cli.options import (
     registry_options,
     selection_options,
 )
+from edgectl.quantity import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgectl.apply.measured import Measurement
     from edgectl.apply.run import Report
     from edgectl.oci.access import Access
     from edgectl.plan.compare import Selection
@@ -77,6 +79,10 @@ def apply(
 
 
 def _show_report(report: Report) -> None:
+    if report.measured:
+        click.echo("Measured:")
+    for measured in report.measured:
+        click.echo(f"  {_measured_text(measured)}")
     for release in report.releases:
         click.echo(f"Released {release.fleet} generation {release.generation}:")
         for ring in release.rings:
@@ -93,11 +99,43 @@ def _show_report(report: Report) -> None:
     click.echo(f"Applied: {report.ran} steps run, {report.cached} cached.")
 
 
+def _measured_text(measured: Measurement) -> str:
+    """One line; a latency only where it was measured on the target's architecture."""
+    report = measured.report
+    metrics = ", ".join(
+        f"{name} {value:.4f} (imported {measured.baseline[name]:.4f})"
+        for name, value in report["metrics"].items()
+        if name in {"accuracy", "mae"}
+    )
+    latency = report["latency"]
+    if "p50" in latency:
+        times = f"p50 {format_seconds(latency['p50'])}, p99 {format_seconds(latency['p99'])}"
+        latency_text = f"{times} on {report['measuredOn']['cpu']}"
+    else:
+        latency_text = f"latency left to the {latency['left']}"
+    return (
+        f"{measured.model:<14} {report['target']:<18} {report['precision']:<5} {metrics}, "
+        f"{format_bytes(report['sizeBytes'])}, {latency_text}"
+    )
+
+
 def _report_json(plan: dict[str, Any], report: Report | None) -> dict[str, Any]:
-    value = {"plan": plan, "releases": [], "failures": [], "withheld": {}, "ran": 0, "cached": 0}
+    value = {
+        "plan": plan,
+        "measured": [],
+        "releases": [],
+        "failures": [],
+        "withheld": {},
+        "ran": 0,
+        "cached": 0,
+    }
     if report is None:
         return value
     return value | {
+        "measured": [
+            {"model": each.model, "report": dict(each.report), "baseline": dict(each.baseline)}
+            for each in report.measured
+        ],
         "releases": [json.loads(release.to_bytes()) for release in report.releases],
         "failures": [
             {

@@ -74,6 +74,7 @@ class _LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and turn every error into a message, a hint and an exit code."""
         kwargs["standalone_mode"] = False
+        kwargs["color"] = _color()
         try:
             code = super().main(*args, **kwargs)
         except click.ClickException as error:
@@ -94,6 +95,11 @@ class _LazyGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _color() -> bool | None:
+    """False where the user wants no colours (no-color.org); None lets a terminal decide."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
 def show_error(error: EdgectlError) -> None:
     """Print an error to stderr, as JSON where the caller asked for JSON (`EDGECTL_ERRORS=json`)."""
     if os.environ.get("EDGECTL_ERRORS") == "json":
@@ -106,19 +112,19 @@ def show_error(error: EdgectlError) -> None:
         }
         click.echo(json.dumps(value), err=True)
         return
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+    click.secho("Error: ", fg="red", bold=True, nl=False, err=True, color=_color())
     click.echo(error.message, err=True)
     if error.hint:
-        click.secho("  Next: ", fg="cyan", nl=False, err=True)
+        click.secho("  Next: ", fg="cyan", nl=False, err=True, color=_color())
         click.echo(error.hint, err=True)
 
 
 def _show_bug(error: Exception) -> None:
     if os.environ.get("EDGECTL_DEBUG"):
         traceback.print_exception(error)
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+    click.secho("Error: ", fg="red", bold=True, nl=False, err=True, color=_color())
     click.echo(f"this is a bug in edgectl: {type(error).__name__}: {error}", err=True)
-    click.secho("  Next: ", fg="cyan", nl=False, err=True)
+    click.secho("  Next: ", fg="cyan", nl=False, err=True, color=_color())
     click.echo("run again with EDGECTL_DEBUG=1 and report what it prints", err=True)
 
 

@@ -41,6 +41,12 @@ def test_apply_releases_once_and_then_has_nothing_to_do(project: Project) -> Non
     assert project.run("plan", "--detailed-exitcode").code == 2
     first = project.must("apply")
     assert "Released shopfloor generation 1" in first.out
+    measured = [line for line in first.out.splitlines() if "accuracy" in line]
+    assert len(measured) == 6
+    for line in measured:
+        # This machine's times are never shown as those of another architecture.
+        native = "intel-nuc" in line
+        assert (" p99 " in line, "left to the device" in line) == (native, not native)
     assert project.run("plan", "--detailed-exitcode").code == 0
     second = project.must("apply")
     assert "Nothing to apply" in second.out
@@ -233,6 +239,18 @@ def test_bad_input_is_one_clear_error_and_nothing_is_released(
     assert words in done.err
     assert "Next:" in done.err
     assert _listing(small.root / "registry" / "trust") == before
+
+
+def test_expired_release_metadata_says_what_to_do(small: Project) -> None:
+    small.edit("edgectl.yaml", "timestamp: 1d", "timestamp: 1s")
+    small.must("apply")
+    time.sleep(1.1)
+    status = small.must("status")
+    assert "expired" in status.out
+    assert "edgectl trust refresh" in status.out
+    small.edit("edgectl.yaml", "timestamp: 1s", "timestamp: 1d")
+    small.must("trust", "refresh")
+    assert small.must("status", "-o", "json").json["expired"] is False
 
 
 def _listing(directory: Path) -> list[str]:
