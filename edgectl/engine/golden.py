@@ -66,6 +66,8 @@ def _difference(
     if got.dtype.kind in "OSU":
         equal = np.asarray(wanted, np.str_) == np.asarray(got, np.str_)
         return None if equal.all() else f"differs in {int((~equal).sum())} of {equal.size} texts"
+    if wanted.dtype.kind not in "biuf":
+        return f"holds {got.dtype}, expected {wanted.dtype}"
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     if not np.isfinite(got).all():
         return "holds NaN or infinite values"

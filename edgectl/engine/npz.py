@@ -27,6 +27,7 @@ MAX_BYTES = 1 << 28
 _MAX_ARRAYS = 1024
 _CHUNK = 1 << 20
 _SUFFIX = ".npy"
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 def read_npz(
@@ -76,6 +77,8 @@ def _check_archive(members: list[zipfile.ZipInfo], max_bytes: int) -> None:
     for member in members:
         if not member.filename.endswith(_SUFFIX):
             raise ValueError(f"{member.filename!r} is not an array")
+        if member.compress_type not in _COMPRESSIONS:
+            raise ValueError(f"{member.filename!r} is compressed in a way that numpy never uses")
 
 
 def _read_array(stream: IO[bytes], size: int, rows: int | None) -> NDArray[Any]:

@@ -207,7 +207,8 @@ class App:
                 metrics.resident_bytes(),
             ),
         }
-        text = self._metrics.render(gauges, (("slot", slot), ("state", self._deployment.state)))
+        labels = (("slot", slot), ("state", self._deployment.goal.state))
+        text = self._metrics.render(gauges, labels)
         return Response(HTTPStatus.OK, text.encode(), metrics.CONTENT_TYPE.encode())
 
 

@@ -12,7 +12,7 @@ import gc
 import logging
 import time
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgectl.serve.model import ServedModel
 
 State = Literal["empty", "loading", "ready", "failed"]
-LoadModel = "Callable[[Path], ServedModel]"
 
 _POLL_SECONDS = 0.1
 _FIRST_RETRY_SECONDS = 5.0
@@ -54,23 +53,31 @@ class Serving:
     """Requests that failed on the server's side (5xx)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to be served, and how far that has got: replaced as a whole, so that no reader ever
+    takes one slot's failure for another's."""
+
+    wanted: Digest | None = None
+    state: State = "empty"
+    error: str | None = None
+
+
 class Deployment:
     """The published state: written by the watcher, read by the event loop."""
 
     def __init__(self, serving: Serving | None = None) -> None:
         self.serving = serving
-        self.state: State = "ready" if serving else "empty"
-        self.wanted: Digest | None = serving.slot if serving else None
-        self.error: str | None = None
+        self.goal = Goal(serving.slot, "ready") if serving else Goal()
 
     def status(self) -> dict[str, Any]:
         """The answer of `GET /edgectl/v1/slot`."""
-        serving = self.serving
+        serving, goal = self.serving, self.goal
         return {
             "slot": serving.slot.hex if serving and serving.slot else None,
-            "state": self.state,
-            "error": self.error,
-            "wanted": self.wanted.hex if self.wanted else None,
+            "state": goal.state,
+            "error": goal.error,
+            "wanted": goal.wanted.hex if goal.wanted else None,
             "since": serving.since.isoformat(timespec="milliseconds") if serving else None,
             "requests": serving.requests if serving else 0,
             "errors": serving.errors if serving else 0,
@@ -108,43 +115,48 @@ class SlotWatcher:
         self._thread.join()
 
     def check(self) -> None:
-        """One look at the link: load and publish what it wants, if that is not what is served."""
+        """One look at the link: load and publish what it wants, if that is not what is served.
+
+        Without a link nothing is to be served: a first install that failed must not go on.
+        """
         deployment = self._deployment
         try:
             wanted = self._pinned or read_link(self._state, "current")
         except EdgectlError as error:
-            deployment.state, deployment.error = "failed", error.message
+            deployment.goal = replace(deployment.goal, state="failed", error=error.message)
             return
         serving = deployment.serving
-        served = serving.slot if serving else None
-        if wanted is None or wanted == served:
-            deployment.wanted, deployment.error = wanted, None
-            deployment.state = "ready" if serving else "empty"
-            return
-        if wanted != deployment.wanted:
-            self._retry_at, self._retry_seconds = 0.0, _FIRST_RETRY_SECONDS
-            deployment.wanted = wanted
-        if time.monotonic() >= self._retry_at:
-            self._switch(wanted)
+        if wanted is None:
+            self._publish(None, Goal())
+        elif serving is not None and wanted == serving.slot:
+            deployment.goal = Goal(wanted, "ready")
+        else:
+            if wanted != deployment.goal.wanted:
+                self._retry_at, self._retry_seconds = 0.0, _FIRST_RETRY_SECONDS
+                deployment.goal = Goal(wanted, "loading")
+            if time.monotonic() >= self._retry_at:
+                self._switch(wanted)
 
     def _switch(self, wanted: Digest) -> None:
-        deployment = self._deployment
-        if deployment.state != "failed":
-            deployment.state, deployment.error = "loading", None
         try:
             new = Serving(self._load(wanted), wanted)
-        except (EdgectlError, EngineError, OSError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a model breaks, the thread must live
             self._retry_at = time.monotonic() + self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
-            deployment.error = str(error) or repr(error)
-            deployment.state = "failed"
-            _log.error("slot %s cannot be served: %s", wanted.short, deployment.error)
+            reason = str(error) or repr(error)
+            self._deployment.goal = Goal(wanted, "failed", reason)
+            _log.error("slot %s cannot be served: %s", wanted.short, reason)
             return
-        old = deployment.serving
-        self._old = weakref.ref(old) if old else None
-        deployment.serving = new
-        deployment.state, deployment.error = "ready", None
+        self._publish(new, Goal(wanted, "ready"))
         _log.info("serving slot %s", wanted.short)
+
+    def _publish(self, new: Serving | None, goal: Goal) -> None:
+        """Serve something else from now on, or nothing."""
+        old = self._deployment.serving
+        if old is not None:
+            self._old = weakref.ref(old)
+        self._deployment.serving = new
+        self._deployment.goal = goal
 
     def _load(self, digest: Digest) -> dict[str, ServedModel]:
         slot = read_slot(slot_path(self._state, digest))

@@ -55,6 +55,11 @@ def test_says_what_differs(got: Any, tolerance: dict[str, float], problem: str |
         assert problems[0].startswith("output 'y' ")
 
 
+def test_texts_where_the_model_gives_numbers_are_a_problem() -> None:
+    wanted, got = np.array([["nine"]]), np.array([[9.0]], np.float32)
+    assert compare({"y": wanted}, {"y": got}, {}) == ["output 'y' holds float32, expected <U4"]
+
+
 def test_compares_texts_and_notices_missing_outputs() -> None:
     expected = {"t": np.array(["a", "b"]), "y": np.zeros(1)}
     got = {"t": np.array(["a", "c"], object)}

@@ -88,6 +88,37 @@ def test_refuses_an_array_that_claims_more_than_it_holds(tmp_path: Path) -> None
         read_npy(tmp_path / "a.npy")
 
 
+@pytest.mark.parametrize(
+    ("descr", "shape"),
+    [("<f8", (10**30, 0)), ("<f8", (-1, -1)), ("|V0", (3,)), ("<U0", (1 << 40,)), ("(2,)<f8", ())],
+)
+def test_refuses_shapes_that_numpy_cannot_make(
+    tmp_path: Path, descr: str, shape: tuple[int, ...]
+) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    size = 8 if shape == (-1, -1) else 16 if shape == () else 0
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", buffer.getvalue() + b"\0" * size)
+    with pytest.raises(InputError, match=r"a\.npz"):
+        read_npz(path)
+
+
+def test_refuses_compression_that_numpy_never_uses(tmp_path: Path) -> None:
+    """Other decompressors raise other errors, and LZMA's asks for as much memory as it likes."""
+    np.savez(tmp_path / "plain.npz", a=np.arange(50))
+    with (
+        zipfile.ZipFile(tmp_path / "plain.npz") as plain,
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive,
+    ):
+        archive.writestr("a.npy", plain.read("a.npy"))
+    with pytest.raises(InputError, match="compress"):
+        read_npz(tmp_path / "a.npz")
+
+
 def test_refuses_other_members(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("../evil.sh", "x")

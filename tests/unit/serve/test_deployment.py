@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgectl.digest import Digest
-from edgectl.serve.deployment import Deployment, SlotWatcher
+from edgectl.serve.deployment import Deployment, Serving, SlotWatcher
 from edgectl.serve.model import Limits, ServedModel
 from edgectl.serve.slot import model_path, slot_path, switch_link
 from tests.support.slots import make_digits, make_slot
@@ -73,8 +73,8 @@ def test_slot_is_refused_if_it_is_not_what_its_name_says(
     slot_path(tmp_path, digest).rename(slot_path(tmp_path, other))
     switch_link(tmp_path, "current", other)
     watcher.check()
-    assert deployment.state == "failed"
-    assert "other models" in str(deployment.error)
+    assert deployment.goal.state == "failed"
+    assert "other models" in str(deployment.goal.error)
 
 
 def test_slot_is_refused_if_it_holds_another_version(
@@ -84,8 +84,8 @@ def test_slot_is_refused_if_it_holds_another_version(
     directory.rename(directory.with_name("away"))
     make_digits(directory, "1.1.0")
     watcher.check()
-    assert deployment.state == "failed"
-    assert "holds digits 1.1.0" in str(deployment.error)
+    assert deployment.goal.state == "failed"
+    assert "holds digits 1.1.0" in str(deployment.goal.error)
     assert deployment.serving is None
 
 
@@ -119,7 +119,7 @@ def test_failed_slot_is_tried_again_only_after_a_while(
     for _ in range(3):
         watcher.check()
     assert len(loads) == 1
-    assert deployment.state == "failed"
+    assert deployment.goal.state == "failed"
     other = make_slot(tmp_path, "1.1.0")
     watcher.check()
     assert deployment.status()["slot"] == other.hex
@@ -128,12 +128,68 @@ def test_failed_slot_is_tried_again_only_after_a_while(
     assert len(loads) == 3
 
 
-def test_removed_link_keeps_serving(
-    tmp_path: Path, deployment: Deployment, watcher: SlotWatcher
-) -> None:
-    digest = make_slot(tmp_path)
+def test_removed_link_unloads(tmp_path: Path, deployment: Deployment, watcher: SlotWatcher) -> None:
+    """A first install that failed its probation must not go on answering."""
+    make_slot(tmp_path)
     watcher.check()
+    assert deployment.serving is not None
+    model = weakref.ref(deployment.serving.models["digits"])
     (tmp_path / "current").unlink()
     watcher.check()
     status = deployment.status()
-    assert (status["state"], status["slot"], status["wanted"]) == ("ready", digest.hex, None)
+    assert (status["state"], status["slot"], status["wanted"]) == ("empty", None, None)
+    gc.collect()
+    assert model() is None
+    digest = make_slot(tmp_path, "1.1.0")
+    watcher.check()
+    assert deployment.status()["slot"] == digest.hex
+
+
+def test_single_model_is_served_without_any_link(tmp_path: Path) -> None:
+    model = _load(make_digits(tmp_path / "model"))
+    assert Deployment(Serving({"digits": model})).status()["state"] == "ready"
+
+
+def test_failure_of_one_slot_is_never_said_of_the_next(
+    tmp_path: Path, deployment: Deployment
+) -> None:
+    """Where nothing serves yet, the agent must not take the old failure for the new slot's."""
+    seen = []
+
+    def load(path: Path) -> ServedModel:
+        seen.append(deployment.status())
+        return _load(path)
+
+    watcher = SlotWatcher(tmp_path, deployment, load)
+    bad = make_slot(tmp_path, "1.0.0")
+    (model_path(tmp_path, bad, "digits") / "signature.json").unlink()
+    watcher.check()
+    assert deployment.status()["state"] == "failed"
+    good = make_slot(tmp_path, "1.1.0")
+    watcher.check()
+    assert deployment.status()["slot"] == good.hex
+    assert [(status["wanted"], status["state"], status["error"]) for status in seen] == [
+        (bad.hex, "loading", None),
+        (good.hex, "loading", None),
+    ]
+
+
+def test_model_that_breaks_its_loader_is_a_failed_slot(
+    tmp_path: Path, deployment: Deployment
+) -> None:
+    """Whatever a model makes an engine raise, the thread that follows the link lives on."""
+
+    def load(path: Path) -> ServedModel:
+        model = _load(path)
+        if model.version == "1.0.0":
+            raise KeyError("from deep inside an engine")
+        return model
+
+    watcher = SlotWatcher(tmp_path, deployment, load)
+    bad = make_slot(tmp_path, "1.0.0")
+    watcher.check()
+    status = deployment.status()
+    assert (status["state"], status["wanted"]) == ("failed", bad.hex)
+    good = make_slot(tmp_path, "1.1.0")
+    watcher.check()
+    assert deployment.status()["slot"] == good.hex
