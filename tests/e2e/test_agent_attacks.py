@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -23,12 +21,12 @@ from edgectl.errors import (
     StorageFullError,
 )
 from edgectl.oci.layout import LayoutStore
+from edgectl.serve.slot import read_link, read_slot, slot_path
 from edgectl.trust import attestation, keys
 from tests.support.fleet import Fleet, ModelOptions
+from tests.support.namespaces import SmallDisk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from edgectl.agent.config import DeviceConfig
 
 EDGECTL = str(Path(sys.executable).with_name("edgectl"))
@@ -48,6 +46,12 @@ def refused(config: DeviceConfig) -> EdgectlError:
     assert status(config)["slot"]["models"][0]["version"] == "1.0.0"
     assert status(config)["failed"] == []
     return caught.value
+
+
+def served_version(state: Path) -> str:
+    digest = read_link(state, "current")
+    assert digest is not None
+    return read_slot(slot_path(state, digest)).models[0].version
 
 
 def blobs(fleet: Fleet) -> Path:
@@ -147,17 +151,6 @@ def test_a_manifest_swapped_for_an_older_signed_one(fleet: Fleet) -> None:
     assert new.digest.hex in error.message
 
 
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[None]:
-    """A file system of a few hundred kilobytes at a path."""
-    path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
 def test_no_room_is_said_before_the_download(fleet: Fleet) -> None:
     large = ModelOptions(padding=1 << 20)
     fleet.release(fleet.publish_model(version="2.0.0", options=large))
@@ -167,20 +160,26 @@ def test_no_room_is_said_before_the_download(fleet: Fleet) -> None:
     assert "the update needs 1.0 MiB and 1000.0 TiB have to stay free" in error.message
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 def test_a_disk_that_fills_up(fleet: Fleet) -> None:
-    limits = {"reserve": "0"}
-    with small_disk(fleet.directory / "small" / "state", "700k"):
-        config = fleet.config("small", limits=limits)
-        poll_once(config, Event())
-        filler = config.state / "filler"
-        left = os.statvfs(config.state)
-        filler.write_bytes(bytes(left.f_bavail * left.f_frsize - 60_000))
+    device, state = fleet.device("small", limits={"reserve": "0"}), fleet.directory / "small/state"
+    with SmallDisk(state, 700_000) as disk:
+
+        def once() -> subprocess.CompletedProcess[str]:
+            command = disk.command(EDGECTL, "agent", "once", "--config", str(device))
+            return subprocess.run(command, check=False, capture_output=True, text=True)
+
+        assert once().returncode == 0
+        filler = disk.path / "filler"
+        filler.write_bytes(bytes(disk.free - 60_000))
         fleet.release(fleet.publish_model(version="2.0.0", options=ModelOptions(padding=200_000)))
-        error = refused(config)
-        assert isinstance(error, StorageFullError)
+        full = once()
+        assert full.returncode == StorageFullError.exit_code, full.stderr
+        assert "Traceback" not in full.stderr
+        assert served_version(disk.path) == "1.0.0"
         filler.unlink()
-        assert poll_once(config, Event()).result == "updated"
+        updated = once()
+        assert updated.returncode == 0, updated.stderr
+        assert served_version(disk.path) == "2.0.0"
 
 
 def test_writes_that_fail_halfway(fleet: Fleet) -> None:

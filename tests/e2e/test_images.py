@@ -76,7 +76,6 @@ def test_skopeo_copies_all_platforms_with_their_digests(
     assert LayoutStore(tmp_path).repository("back").resolve("1.0.0") == image.descriptor
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["amd64", "arm64"])
 def test_docker_loads_the_image(layout: str, tmp_path: Path, architecture: str) -> None:
     archive = tmp_path / "image.tar"

@@ -12,6 +12,7 @@ from edgectl.oci.access import Access
 from edgectl.oci.layout import LayoutStore
 from edgectl.oci.transfer import copy_tree
 from tests.support.docker_registry import DockerRegistry
+from tests.support.namespaces import SmallDisk
 from tests.support.tls import make_certificates
 from tests.unit.oci.conformance import BLOB, StoreConformance, describe, push_artifact
 
@@ -82,49 +83,37 @@ def test_a_registry_in_maintenance_is_read_only(tmp_path: Path) -> None:
 
 
 def test_a_registry_without_space_says_so(tmp_path: Path) -> None:
-    storage = tmp_path / "storage"
-    storage.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(storage)], check=True)
-    try:
-        with DockerRegistry(tmp_path) as registry:
-            repository = registry.store().repository("r")
-            push_artifact(repository, b"model", tag="1")
-            content = bytes(4 << 20)
-            with pytest.raises(StorageFullError):
-                repository.push_blob(describe(content), content)
-            assert not repository.has_blob(describe(content).digest)
-            assert list(repository.tags()) == ["1"]
-    finally:
-        subprocess.run(["umount", str(storage)], check=True)
-
-
-def test_a_layout_without_space_says_so(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=True)
-    try:
-        repository = LayoutStore(tmp_path).repository("r")
+    with SmallDisk(tmp_path / "disk", 1 << 20) as disk, DockerRegistry(disk.path) as registry:
+        repository = registry.store().repository("r")
         push_artifact(repository, b"model", tag="1")
         content = bytes(4 << 20)
         with pytest.raises(StorageFullError):
             repository.push_blob(describe(content), content)
         assert not repository.has_blob(describe(content).digest)
-        assert not list(tmp_path.glob("r/.edgectl-*"))
         assert list(repository.tags()) == ["1"]
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_layout_without_space_says_so(tmp_path: Path) -> None:
+    with SmallDisk(tmp_path, 1 << 20) as disk:
+        repository = LayoutStore(disk.path).repository("r")
+        push_artifact(repository, b"model", tag="1")
+        content = bytes(4 << 20)
+        with pytest.raises(StorageFullError):
+            repository.push_blob(describe(content), content)
+        assert not repository.has_blob(describe(content).digest)
+        assert not list(disk.path.glob("r/.edgectl-*"))
+        assert list(repository.tags()) == ["1"]
 
 
 def test_a_read_only_layout_can_be_read(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=True)
-    try:
-        pushed = push_artifact(LayoutStore(tmp_path).repository("r"), b"model", tag="1")
-        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
-        repository = LayoutStore(tmp_path).repository("r")
+    with SmallDisk(tmp_path, 1 << 20) as disk:
+        pushed = push_artifact(LayoutStore(disk.path).repository("r"), b"model", tag="1")
+        disk.make_read_only()
+        repository = LayoutStore(disk.path).repository("r")
         assert repository.resolve("1") == pushed
         assert b"".join(repository.read_blob(describe(b"model"))) == b"model"
         with pytest.raises(RegistryDeniedError, match="Read-only"):
             push_artifact(repository, b"other", tag="2")
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_usb_stick_to_a_registry_and_back(
