@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from edgectl.digest import Digest
 from edgectl.errors import IntegrityError, StorageFullError
-from edgectl.oci.filesystem import storage_errors, sync_directory, write_atomic
+from edgectl.oci.filesystem import partial_path, storage_errors, sync_directory, write_atomic
 from edgectl.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class BlobStore:
 
     def require_space(self, missing: Iterable[Descriptor], reserve: int, free: int) -> None:
         """Refuse an update that does not fit, before its first byte; raises StorageFullError."""
-        needed = sum(descriptor.size for descriptor in missing)
+        needed = sum(self._left(descriptor) for descriptor in missing)
         if needed and needed + reserve > free:
             raise StorageFullError(
                 f"the update needs {format_bytes(needed)} and {format_bytes(reserve)} have to stay "
@@ -70,18 +71,35 @@ class BlobStore:
                 hint="free space on the device, or lower limits.reserve in device.yaml",
             )
 
+    def _left(self, descriptor: Descriptor) -> int:
+        """How many bytes of a blob have not arrived yet."""
+        partial = partial_path(self.path(descriptor.digest))
+        try:
+            return max(0, descriptor.size - partial.stat().st_size)
+        except FileNotFoundError:
+            return descriptor.size
+
     def prune(self, keep: set[Digest]) -> int:
         """Remove every other blob and what is left of downloads; returns how many files."""
+        self.prepare()
         names = {digest.hex for digest in keep}
         removed = 0
         with storage_errors(f"cleaning {self.directory}"):
             for path in self.directory.iterdir():
                 if path.name not in names:
-                    path.unlink()
+                    remove(path)
                     removed += 1
             if removed:
                 sync_directory(self.directory)
         return removed
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is there, if anything; raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _damaged(digest: Digest, path: Path) -> IntegrityError:

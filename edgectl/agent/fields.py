@@ -112,7 +112,10 @@ class Fields:
             self.problem(f"{self.name(key)} has to be a number, not {_shown(value)}")
             return default
         if not least <= value <= most:
-            self.problem(f"{self.name(key)} has to be from {least:g} to {most:g}, not {value:g}")
+            self.problem(
+                f"{self.name(key)} has to be from {least:g} to {most:g}, not {_shown(value)}"
+            )
+            return default
         return float(value)
 
     def seconds(self, key: str, default: float) -> float:
@@ -153,8 +156,7 @@ class Fields:
         text = self.text(key)
         if not text:
             return None
-        parts = urlsplit(text)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        if not _is_server(text):
             self.problem(f"{self.name(key)}: {text!r} is not like http://127.0.0.1:8080")
         return text.rstrip("/")
 
@@ -200,6 +202,15 @@ class Fields:
         except (ValueError, EdgectlError) as error:
             self.problem(f"{self.name(key)}: {error}")
             return default
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed, and refused, only when asked for
+    except ValueError:
+        return False
+    return parts.scheme == "http" and bool(parts.hostname) and not parts.path.strip("/")
 
 
 def _shown(value: Any) -> str:

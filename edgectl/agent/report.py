@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgectl.agent.device import is_stale
 from edgectl.agent.machine import State
 from edgectl.agent.state import PollRecord, StateStore
+from edgectl.errors import IntegrityError, StorageError
 from edgectl.serve.slot import read_link, read_slot, slot_path
 
 if TYPE_CHECKING:
@@ -62,10 +63,15 @@ def _described(config: DeviceConfig, memory: StateStore | None) -> dict[str, Any
 
 
 def _slot(config: DeviceConfig, link: Link) -> dict[str, Any] | None:
-    digest = read_link(config.state, link)
+    """What a link leads to, with `error` where that is broken."""
+    digest = None
+    try:
+        digest = read_link(config.state, link)
+        models = () if digest is None else read_slot(slot_path(config.state, digest)).models
+    except (StorageError, IntegrityError) as error:
+        return {"digest": _text(digest), "models": [], "error": error.message}
     if digest is None:
         return None
-    models = read_slot(slot_path(config.state, digest)).models
     return {"digest": str(digest), "models": [model.to_json() for model in models]}
 
 

@@ -6,15 +6,17 @@ What a slot is, and how the links are switched, is `edgectl.serve.slot`'s; this 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from typing import TYPE_CHECKING
 
+from edgectl.agent.blobs import remove
 from edgectl.digest import Digest
-from edgectl.errors import EdgectlError, IntegrityError
+from edgectl.errors import EdgectlError, IntegrityError, StorageError
 from edgectl.oci.descriptor import Manifest, parse_manifest
 from edgectl.oci.filesystem import storage_errors, sync_directory, write_atomic
-from edgectl.serve.slot import Slot, read_link, read_slot, slot_path, write_slot
+from edgectl.serve.slot import LINKS, Slot, read_link, read_slot, slot_path, write_slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
 
     from edgectl.agent.blobs import BlobStore
     from edgectl.oci.descriptor import Descriptor
+    from edgectl.serve.slot import Link
 
 FILEPATH = "org.cncf.model.filepath"
 _COMMITTED = "committed"
 """A file in a slot that has passed its soak: what a lost database cannot take away."""
 _NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+_log = logging.getLogger(__name__)
 
 
 def model_files(manifest: Manifest) -> dict[str, Descriptor]:
@@ -69,11 +74,11 @@ class SlotStore:
             return
         temporary = self._directory / f".{slot.digest.hex}.new"
         with storage_errors(f"staging slot {slot.digest.short}"):
-            _remove(temporary)
+            remove(temporary)
             temporary.mkdir(parents=True)
             try:
                 self._fill(temporary, slot, models)
-                _remove(final)
+                remove(final)
                 temporary.rename(final)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -134,35 +139,47 @@ class SlotStore:
         """Whether the slot passed its soak on this device."""
         return (slot_path(self.state, digest) / _COMMITTED).exists()
 
-    def unlink(self, link: str) -> None:
+    def unlink(self, link: Link) -> None:
         """Remove `current` or `previous`: there is nothing good to point to."""
         with storage_errors(f"removing {self.state / link}"):
             (self.state / link).unlink(missing_ok=True)
             sync_directory(self.state)
 
+    def linked(self, link: Link) -> Digest | None:
+        """The slot that a link points to; None also if it points at no slot, which an update mends.
+
+        Raises StorageError if the file system does not say.
+        """
+        try:
+            return read_link(self.state, link)
+        except IntegrityError as error:
+            _log.warning("%s", error.message)
+            return None
+
     def prune(self) -> int:
         """Remove what neither `current` nor `previous` needs; returns how many slots and files."""
-        kept = {digest for link in ("current", "previous") if (digest := self._linked(link))}
+        kept = {digest for link in LINKS if (digest := self.linked(link))}
         names = {digest.hex for digest in kept}
         removed = 0
         with storage_errors(f"cleaning {self._directory}"):
             for path in self._directory.iterdir():
                 if path.name not in names:
-                    shutil.rmtree(path)
+                    remove(path)
                     removed += 1
         return removed + self._blobs.prune(self._referenced(kept))
 
-    def _linked(self, link: str) -> Digest | None:
-        return read_link(self.state, "current" if link == "current" else "previous")
-
     def _referenced(self, slots: set[Digest]) -> set[Digest]:
-        """Every blob that the slots were made of."""
+        """Every blob that the slots were made of, as far as that can still be told: a slot has
+        its own links to them, so that one too many removed is at worst fetched again."""
         found: set[Digest] = set()
         for digest in slots:
-            for model in read_slot(slot_path(self.state, digest)).models:
-                manifest = parse_manifest(self._blobs.read(model.manifest))
-                blobs = manifest.blobs if isinstance(manifest, Manifest) else ()
-                found |= {model.manifest, *(blob.digest for blob in blobs)}
+            try:
+                for model in read_slot(slot_path(self.state, digest)).models:
+                    manifest = parse_manifest(self._blobs.read(model.manifest))
+                    blobs = manifest.blobs if isinstance(manifest, Manifest) else ()
+                    found |= {model.manifest, *(blob.digest for blob in blobs)}
+            except (StorageError, IntegrityError) as error:
+                _log.warning("slot=%s problem=%s", digest.short, error.message)
         return found
 
 
@@ -177,8 +194,3 @@ def _link_or_copy(source: Path, destination: Path) -> None:
             shutil.copyfileobj(reader, writer, 1 << 20)
             writer.flush()
             os.fsync(writer.fileno())
-
-
-def _remove(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)

@@ -14,7 +14,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from edgectl.agent.machine import State
@@ -227,8 +227,9 @@ class StateStore:
 
     def poll(self) -> PollRecord:
         """What the last poll found."""
-        value = self.record("poll")
-        return PollRecord() if value is None else PollRecord(**value)
+        value = self.record("poll") or {}
+        known = {known.name for known in fields(PollRecord)}  # a newer version may say more
+        return PollRecord(**{name: said for name, said in value.items() if name in known})
 
     def save_poll(self, poll: PollRecord) -> None:
         """Replace what the last poll found."""

@@ -25,7 +25,7 @@ from edgectl.errors import (
     StorageError,
     StorageFullError,
 )
-from edgectl.serve.slot import read_link
+from edgectl.serve.slot import LINKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
     from edgectl.agent.device import Device
     from edgectl.agent.state import PollRecord
     from edgectl.digest import Digest
-    from edgectl.serve.slot import Link
 
 _log = logging.getLogger(__name__)
 
-_LINKS: tuple[Link, ...] = ("current", "previous")
 _TRIED = {State.COMPILE, State.WARMUP, State.SWITCH, State.SOAK}
 """States in which a new model runs, and may be what crashed."""
 
@@ -70,7 +68,7 @@ def adopt(device: Device, reason: str) -> None:
 
     A slot that has not proven itself gives way to the one before it, as after any crash.
     """
-    current, previous = (read_link(device.config.state, link) for link in _LINKS)
+    current, previous = (device.slots.linked(link) for link in LINKS)
     if current is None:
         return
     if device.slots.is_committed(current) or previous in {None, current}:
@@ -116,7 +114,7 @@ class Update:
         scheduled or ruled out. Raises Stopped if the agent was asked to stop.
         """
         self.recover()
-        before = read_link(self._device.config.state, "current")
+        before = self._device.slots.linked("current")
         self._enter(replace(Operation(), state=State.CHECK))
         self._drive()
         if self._error is not None:
@@ -265,7 +263,7 @@ class Update:
             _log.warning("state=%s restore=%s", self._operation.state, error)
 
     def _outcome(self, before: Digest | None, poll: PollRecord) -> Outcome:
-        current = read_link(self._device.config.state, "current")
+        current = self._device.slots.linked("current")
         result = "updated" if current != before else "up-to-date"
         return Outcome(
             "unassigned" if not poll.ring else result,

@@ -18,7 +18,7 @@ from edgectl.agent.soak import await_slot, require_accuracy, watch
 from edgectl.agent.stopping import pause
 from edgectl.agent.warmup import require_healthy, warm_up
 from edgectl.errors import HealthError, NotFoundError, ServerUnavailableError, StorageFullError
-from edgectl.serve.slot import model_path, read_link, switch_link
+from edgectl.serve.slot import model_path, switch_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ class Work:
         facts = self._facts or device.facts()
         resolved = resolve(device.registry, release, ring, facts, device.keys())
         wanted = resolved.slot.digest
-        current = read_link(config.state, "current")
+        current = device.slots.linked("current")
         if wanted == current and device.slots.is_usable(wanted):
             return None
         self._refuse_remembered(resolved)
@@ -109,7 +109,7 @@ class Work:
             operation,
             slot=wanted,
             old=current,
-            older=read_link(config.state, "previous"),
+            older=device.slots.linked("previous"),
             generation=release.generation,
             ring=ring.name,
         )

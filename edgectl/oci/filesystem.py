@@ -68,6 +68,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def partial_path(path: Path) -> Path:
+    """Where what has arrived of a file waits for the rest."""
+    return path.with_name(f"{path.name}.partial")
+
+
 def sync_directory(path: Path) -> None:
     """Make renames in a directory survive a power cut; raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -19,7 +19,7 @@ from edgectl.oci.descriptor import (
     Manifest,
     parse_manifest,
 )
-from edgectl.oci.filesystem import storage_errors, sync_directory
+from edgectl.oci.filesystem import partial_path, storage_errors, sync_directory
 from edgectl.oci.verify import CHUNK_BYTES, check_bytes, wrong_digest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def pull_blob(
     the start. Memory stays constant. Raises what `Repository.read_blob` does, StorageFullError
     and StorageError; after RegistryUnavailableError a later call resumes.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = partial_path(path)
     with storage_errors(f"writing {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab+") as file:

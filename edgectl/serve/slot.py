@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from edgectl.digest import Digest, canonical_json
-from edgectl.errors import IntegrityError, StorageError, StorageFullError
+from edgectl.errors import IntegrityError
+from edgectl.oci.filesystem import storage_error, storage_errors, sync_directory, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Link = Literal["current", "previous"]
+LINKS: tuple[Link, ...] = ("current", "previous")
 
 _SLOT_FILE = "slot.json"
 _SLOT_LIMIT = 1 << 20
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,9 @@ def write_slot(directory: Path, slot: Slot) -> None:
 
     Raises StorageFullError and StorageError.
     """
-    try:
-        _write_durably(directory / _SLOT_FILE, slot.to_bytes())
-    except OSError as error:
-        raise _storage_error(f"cannot write {directory / _SLOT_FILE}", error) from error
+    path = directory / _SLOT_FILE
+    with storage_errors(f"writing {path}"):
+        write_atomic(path, slot.to_bytes())
 
 
 def read_slot(directory: Path) -> Slot:
@@ -141,11 +140,8 @@ def read_slot(directory: Path) -> Slot:
     Raises StorageError if it cannot be read and IntegrityError if it is not a slot.
     """
     path = directory / _SLOT_FILE
-    try:
-        with path.open("rb") as file:
-            data = file.read(_SLOT_LIMIT + 1)
-    except OSError as error:
-        raise _storage_error(f"cannot read {path}", error) from error
+    with storage_errors(f"reading {path}"), path.open("rb") as file:
+        data = file.read(_SLOT_LIMIT + 1)
     if len(data) > _SLOT_LIMIT:
         raise IntegrityError(f"{path} is larger than {_SLOT_LIMIT} bytes", hint=_REBUILD)
     try:
@@ -168,7 +164,7 @@ def read_link(state: Path, link: Link) -> Digest | None:
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise IntegrityError(f"{path} is not a symlink", hint=_REBUILD) from error
-        raise _storage_error(f"cannot read {path}", error) from error
+        raise storage_error(error, f"reading {path}") from error
     try:
         if target.parent != Path("slots"):
             raise ValueError("not in slots/")
@@ -184,13 +180,11 @@ def switch_link(state: Path, link: Link, digest: Digest) -> None:
     """
     path = state / link
     temporary = state / f".{link}.new"
-    try:
+    with storage_errors(f"switching {path}"):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path("slots") / digest.hex)
         temporary.rename(path)
-        _fsync_directory(state)
-    except OSError as error:
-        raise _storage_error(f"cannot switch {path}", error) from error
+        sync_directory(state)
 
 
 _REBUILD = "let the agent stage the slot again: edgectl agent once"
@@ -209,32 +203,3 @@ def _model(value: dict[str, Any]) -> SlotModel:
         str(value["engine"]),
         str(value["precision"]),
     )
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_directory(path.parent)
-
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _storage_error(message: str, error: OSError) -> StorageError | StorageFullError:
-    text = f"{message}: {error.strerror}"
-    if error.errno in _FULL:
-        return StorageFullError(text, hint="free space on the device")
-    return StorageError(text, hint="check that the state directory is there and writable")

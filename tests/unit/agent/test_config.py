@@ -117,6 +117,22 @@ facts: {simulate: a, target: b}
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "http://a:b", "http://"])
+def test_server_addresses_that_cannot_be(directory: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"server\.url: .* is not like"):
+        load(write(directory, f'{LEAST}server: {{url: "{url}"}}\n'))
+
+
+def test_a_server_on_ipv6(directory: Path) -> None:
+    config = load(write(directory, LEAST + 'server: {url: "http://[::1]:8080"}\n'))
+    assert config.server == "http://[::1]:8080"
+
+
+def test_a_number_without_end(directory: Path) -> None:
+    with pytest.raises(ConfigError, match="threads has to be from 1 to 1024"):
+        load(write(directory, f"{LEAST}threads: 1{'0' * 400}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,57 @@ def test_pruning_keeps_what_the_links_need(state: State) -> None:
     assert state.slots.prune() == 0
 
 
+def staged(state: State, *contents: bytes) -> list[Digest]:
+    """A slot for each content, the last `current` and the one before it `previous`."""
+    digests = []
+    for content in contents:
+        slot, files = state.add(content)
+        state.slots.assemble(slot, files)
+        digests.append(slot.digest)
+    for link, digest in zip(("current", "previous"), reversed(digests), strict=False):
+        switch_link(state.path, "current" if link == "current" else "previous", digest)
+    return digests
+
+
+def test_pruning_goes_on_without_the_manifests_of_what_it_keeps(state: State) -> None:
+    """Blobs may be lost or rot; a slot has its own links to them, and the next update must come."""
+    old, previous, current = staged(state, b"old", b"previous", b"current")
+    for path in state.blobs.directory.iterdir():
+        path.write_bytes(b"rotten")
+    state.slots.prune()
+    assert not slot_path(state.path, old).exists()
+    assert slot_path(state.path, previous).exists()
+    assert slot_path(state.path, current).exists()
+    shutil.rmtree(state.blobs.directory)
+    state.slots.prune()
+
+
+@pytest.mark.parametrize("link", ["current", "previous"])
+def test_pruning_goes_on_where_a_link_leads_nowhere(state: State, link: str) -> None:
+    digests = staged(state, b"old", b"previous", b"current")
+    shutil.rmtree(slot_path(state.path, digests[-1 if link == "current" else -2]))
+    state.slots.prune()
+    assert not slot_path(state.path, digests[0]).exists()
+
+
+def test_pruning_removes_whatever_else_lies_about(state: State) -> None:
+    staged(state, b"previous", b"current")
+    (state.path / "slots" / "a file").write_text("x")
+    (state.path / "slots" / "a link").symlink_to("/etc")
+    (state.blobs.directory / "a directory").mkdir()
+    (state.blobs.directory / "a directory" / "file").write_text("x")
+    assert state.slots.prune() == 3
+    assert state.slots.prune() == 0
+
+
+def test_a_file_in_the_place_of_a_slot_is_no_hindrance(state: State) -> None:
+    slot, files = state.add(b"one")
+    slot_path(state.path, slot.digest).parent.mkdir()
+    slot_path(state.path, slot.digest).write_text("x")
+    state.slots.assemble(slot, files)
+    assert state.slots.is_usable(slot.digest)
+
+
 def test_a_damaged_blob_is_removed(state: State) -> None:
     data = b"good content"
     descriptor = Descriptor.of(data, "x")
@@ -162,6 +214,16 @@ def test_space_is_checked_with_numbers(state: State) -> None:
     with pytest.raises(StorageFullError, match=r"needs 2\.0 GiB and 1\.0 GiB .* 2\.5 GiB left"):
         state.blobs.require_space([blob], GB, 5 * GB // 2)
     state.blobs.require_space([], GB, 0)
+
+
+def test_what_has_arrived_needs_no_space_again(state: State) -> None:
+    """A download that was cut off must not be refused for the room that it takes itself."""
+    blob = Descriptor("x", Digest.of(b"x"), 1000)
+    path = state.blobs.path(blob.digest)
+    path.with_name(f"{path.name}.partial").write_bytes(b"x" * 900)
+    state.blobs.require_space([blob], 50, 150)
+    with pytest.raises(StorageFullError):
+        state.blobs.require_space([blob], 51, 150)
 
 
 def test_everything_is_synced_before_it_has_its_name(

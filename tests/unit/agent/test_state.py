@@ -43,6 +43,12 @@ def test_a_new_one_is_idle(store: StateStore) -> None:
     assert store.history() == []
 
 
+def test_the_record_of_another_version_is_read_as_far_as_it_is_known(store: StateStore) -> None:
+    """An agent that is downgraded must not stumble over what the newer one wrote."""
+    store.save_record("poll", {"generation": 4, "ring": "canary", "invented": [1]})
+    assert store.poll() == PollRecord(generation=4, ring="canary")
+
+
 def test_a_transition_is_persisted_with_all_that_belongs_to_it(
     store: StateStore, tmp_path: Path
 ) -> None:

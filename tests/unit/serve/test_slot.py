@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgectl.digest import Digest
-from edgectl.errors import IntegrityError, StorageError
+from edgectl.errors import IntegrityError, StorageError, StorageFullError
 from edgectl.serve.slot import (
     Slot,
     SlotModel,
@@ -101,10 +102,15 @@ def test_unreadable_slot_says_what_to_do(tmp_path: Path) -> None:
 
 def test_failed_write_leaves_the_old_slot(tmp_path: Path) -> None:
     write_slot(tmp_path, SLOT)
-    (tmp_path / ".slot.json.new").mkdir()
-    with pytest.raises(StorageError):
-        write_slot(tmp_path, replace(SLOT, generation=4))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(StorageFullError):
+            write_slot(tmp_path, replace(SLOT, generation=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read_slot(tmp_path) == SLOT
+    assert [path.name for path in tmp_path.iterdir()] == ["slot.json"]
 
 
 def test_links_switch(tmp_path: Path) -> None:
