@@ -320,7 +320,7 @@ class LayoutRepository:
         for leftover in self._path.glob(f"{TEMPORARY_PREFIX}*"):
             if leftover.stat().st_mtime < abandoned:
                 leftover.unlink(missing_ok=True)
-        with self._locked():
+        with self._lock():
             if not self._index_file.exists():
                 write_atomic(self._index_file, LayoutIndex().to_bytes())
         sync_directory(self._path.parent)
@@ -328,12 +328,18 @@ class LayoutRepository:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """Hold the lock of a layout that is there; under it, pushing a blob takes no second one."""
+        self._prepare()
+        with self._lock():
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
         """Hold the repository's lock against other threads and processes.
 
         The lock is on `oci-layout`, the one file that is never replaced: no lock file of ours
         has to live in a directory that a standard describes.
         """
-        self._blobs.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path / "oci-layout", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._wait_for_lock(handle)

@@ -24,7 +24,14 @@ from edgectl.errors import (
     StorageFullError,
 )
 from edgectl.oci.access import open_store
-from edgectl.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Index
+from edgectl.oci.descriptor import (
+    EMPTY_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+)
 from edgectl.oci.layout import LayoutRepository, LayoutStore
 from edgectl.oci.layout_index import REF_NAME, LayoutIndex
 from edgectl.oci.reference import RegistryLocation
@@ -241,6 +248,17 @@ def test_a_writer_waits_for_the_lock(store: LayoutStore) -> None:
         assert repository.tags() == {}
     thread.join()
     assert list(repository.tags()) == ["late"]
+
+
+def test_what_a_killed_writer_did_not_list_is_listed_by_the_next(store: LayoutStore) -> None:
+    """The manifest's blob is there, and so pushing it is not what prepares the layout."""
+    killed = store.repository("models/digits")
+    subject = push_artifact(killed, b"model")
+    manifest = Manifest(EMPTY_CONFIG, (EMPTY_CONFIG,), "application/vnd.example", subject)
+    killed.push_blob(describe(manifest.to_bytes()), manifest.to_bytes())
+    repository = LayoutStore(Path(store.location.base)).repository("models/digits")
+    pushed = repository.push_manifest(manifest.to_bytes(), OCI_MANIFEST)
+    assert [found.digest for found in repository.referrers(subject.digest)] == [pushed.digest]
 
 
 class FailingFile:
