@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgectl.errors import ConfigError, RegistryDeniedError
+from edgectl.oci.access import Access
+from tests.support.faults import Redirect
+from tests.support.registry import Registry
+from tests.unit.oci.conformance import BLOB, describe, push_artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("credentials", [(None, None), ("ann", "wrong"), ("bob", "secret")])
+def test_wrong_credentials_are_denied(credentials: tuple[str | None, str | None]) -> None:
+    username, password = credentials
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = Access(insecure=True, username=username, password=password)
+        repository = registry.store("", access).repository("r")
+        with pytest.raises(RegistryDeniedError) as caught:
+            repository.resolve("1")
+        assert caught.value.hint is not None
+        assert "docker login" in caught.value.hint
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["auth", "scheme"])
+def test_docker_config(tmp_path: Path, form: str) -> None:
+    with Registry(credentials=("ann", "secret")) as registry:
+        key = registry.host if form == "auth" else f"https://{registry.host}"
+        file = tmp_path / "config.json"
+        encoded = base64.b64encode(b"ann:secret").decode()
+        file.write_text(json.dumps({"auths": {key: {"auth": encoded}}}))
+        access = Access(insecure=True, docker_config=file)
+        push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+
+
+def test_docker_config_in_the_usual_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with Registry(credentials=("ann", "secret")) as registry:
+        encoded = base64.b64encode(b"ann:secret").decode()
+        auths = {"auths": {registry.host: {"auth": encoded}}}
+        (tmp_path / "config.json").write_text(json.dumps(auths))
+        push_artifact(registry.store().repository("r"), b"model", tag="1")
+
+
+def test_a_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = tmp_path / "docker-credential-vault"
+    helper.write_text('#!/bin/sh\necho \'{"Username": "ann", "Secret": "secret"}\'\n')
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Registry(credentials=("ann", "secret")) as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"credHelpers": {registry.host: "vault"}}))
+        access = Access(insecure=True, docker_config=file)
+        push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"auths": 3}'])
+def test_a_broken_docker_config_is_a_clear_error(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises(ConfigError, match=r"config\.json"):
+            registry.store("", access).repository("r").resolve("1")
+
+
+def test_expired_tokens_are_replaced() -> None:
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = Access(insecure=True, username="ann", password="secret")
+        repository = registry.store("", access).repository("r")
+        push_artifact(repository, b"model", tag="1")
+        registry.expire_tokens()
+        assert repository.resolve("1") is not None
+        registry.expire_tokens()
+        push_artifact(repository, b"other", tag="2")
+
+
+def test_tokens_are_not_asked_for_over_plain_http_unless_insecure(tmp_path: Path) -> None:
+    from edgectl.oci.auth import Authenticator
+
+    def no_request(*_: object) -> bytes:
+        raise AssertionError("credentials would leave")
+
+    access = Access(username="ann", password="secret")
+    authenticator = Authenticator("registry.example.com", access, no_request)
+    challenge = 'Bearer realm="http://tokens.example.com/",service="s",scope="repository:r:pull"'
+    with pytest.raises(RegistryDeniedError, match="not TLS"):
+        authenticator.answer("r", challenge, None, write=False)
+
+
+def test_redirects_to_another_host_carry_no_credentials() -> None:
+    with Registry() as storage, Registry(credentials=("ann", "secret")) as registry:
+        push_artifact(storage.store().repository("r"), BLOB)
+        access = Access(insecure=True, username="ann", password="secret")
+        repository = registry.store("", access).repository("r")
+        push_artifact(repository, BLOB, tag="1")
+        storage.requests.clear()
+        registry.inject(Redirect(f"http://{storage.host}"), method="GET", path="/blobs/")
+        assert b"".join(repository.read_blob(describe(BLOB))) == BLOB
+        assert b"".join(repository.read_blob(describe(BLOB), offset=5)) == BLOB[5:]
+        assert len(storage.requests) == 2
+        assert all("Authorization" not in request.headers for request in storage.requests)
+
+
+def test_uploads_to_another_host_carry_no_credentials() -> None:
+    with Registry() as storage, Registry(credentials=("ann", "secret")) as registry:
+        started = storage.answer("POST", "/v2/r/blobs/uploads/", {}, b"")
+        location = f"http://{storage.host}{started.headers['Location']}"
+        registry.inject(Redirect(location, status=202, whole=True), method="POST", path="uploads")
+        access = Access(insecure=True, username="ann", password="secret")
+        registry.store("", access).repository("r").push_blob(describe(BLOB), BLOB)
+        assert [request.method for request in storage.requests] == ["PUT"]
+        assert "Authorization" not in storage.requests[0].headers
+
+
+def test_a_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ann password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with Registry() as registry:
+        registry.store().repository("r").resolve("1")
+        assert "Authorization" not in registry.requests[0].headers
+
+
+def test_credentials_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    encoded = base64.b64encode(b"ann:secret-password").decode()
+    with (
+        caplog.at_level(logging.DEBUG),
+        Registry(credentials=("ann", "secret-password")) as registry,
+    ):
+        access = Access(insecure=True, username="ann", password="secret-password")
+        push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+        tokens = set(registry.tokens())
+    assert caplog.records
+    for secret in {"secret-password", encoded, *tokens}:
+        assert secret not in caplog.text
