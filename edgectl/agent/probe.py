@@ -61,7 +61,7 @@ def probe(timeout: float = TIMEOUT) -> Engines:
         return Engines()
     try:
         answer = subprocess.run(
-            [sys.executable, "-m", "edgectl.agent.probe"],
+            [sys.executable, "-P", "-m", "edgectl.agent.probe"],
             capture_output=True, timeout=timeout, check=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         value = json.loads(answer.stdout.splitlines()[-1])

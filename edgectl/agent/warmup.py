@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from edgectl.agent.stopping import Stopped
+from edgectl.agent.failure import InterruptedUpdateError
+from edgectl.agent.stopping import Stopped, pause
 from edgectl.errors import HealthError
 from edgectl.quantity import format_bytes, format_seconds
 
@@ -27,6 +28,9 @@ RUNS = 30
 _LOOK = 0.1
 """Seconds between looks at the stop flag while a warm-up runs."""
 _STDERR_KEPT = 500
+_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_GRACE = 1.0
+"""Seconds in which the agent is told to stop too, if its warm-up was."""
 
 
 class UnhealthyModelError(HealthError):
@@ -84,12 +88,19 @@ def warm_up(
     samples: Path | None = None,
     runs: int = RUNS,
 ) -> WarmupReport:
-    """Run a model's warm-up; raises UnhealthyModelError if it does not get to an answer."""
-    command = [sys.executable, "-m", "edgectl.engine.warmup", str(directory),
+    """Run a model's warm-up; raises UnhealthyModelError if it does not get to an answer.
+
+    Raises InterruptedUpdateError, or Stopped, if somebody ended the process: a model cannot send
+    those signals, but systemd sends them to all processes of a service that it stops.
+    """
+    command = [sys.executable, "-P", "-m", "edgectl.engine.warmup", str(directory),
                "--threads", str(threads), "--runs", str(runs)]  # fmt: skip
     if samples is not None:
         command += ["--samples", str(samples)]
     output, errors, code = _run(command, timeout, stop, model)
+    if -code in _STOPPING:
+        pause(_GRACE, stop)
+        raise InterruptedUpdateError(f"the warm-up of {model} {_ending(code)}")
     try:
         if code == 0:
             return WarmupReport.from_json(json.loads(output.splitlines()[-1]))
@@ -131,7 +142,11 @@ def require_healthy(
 def _run(command: Sequence[str], timeout: float, stop: Event, model: str) -> tuple[bytes, str, int]:
     deadline = time.monotonic() + timeout
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C in a terminal is for the agent alone
     ) as process:
         while True:
             try:

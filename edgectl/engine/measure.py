@@ -121,7 +121,7 @@ def measure_apart(
         "threads": threads,
         "runs": runs,
     }
-    command = [sys.executable, "-m", "edgectl.engine.measure", json.dumps(request)]
+    command = [sys.executable, "-P", "-m", "edgectl.engine.measure", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
