@@ -56,13 +56,15 @@ def run_process(
     env: Mapping[str, str],
     on_line: Callable[[str], None],
     cancel: threading.Event | None = None,
+    keep: Sequence[int] = (),
 ) -> tuple[int, list[str]]:
     """Run a command to its end; returns its exit status and the last lines of its stderr.
 
     Each line of stdout goes to `on_line` as it comes; nothing else of it is kept. Raises
     CancelledError once `cancel` is set. However this function is left, no process of the group
     survives it. Nothing is ever written to the command's stdin: it ends when this process does, by
-    SIGKILL too, so that the command can end itself (`edgectl.build.protocol` does).
+    SIGKILL too, so that the command can end itself (`edgectl.build.protocol` does). One that cannot
+    takes the file descriptors `keep` along, such as that of a lock on what it writes.
     """
     tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
     with subprocess.Popen(
@@ -73,6 +75,7 @@ def run_process(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=keep,
     ) as process:
         try:
             _pump(process, _Lines(on_line), _Lines(tail.append), cancel)

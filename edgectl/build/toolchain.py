@@ -69,9 +69,9 @@ def prepare(
     if not _is_complete(directory):
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with _lock(directory.with_suffix(".lock"), cancel):
+            with _lock(directory.with_suffix(".lock"), cancel) as lock:
                 if not _is_complete(directory):
-                    _make(builder, directory, on_line or _ignore, cancel)
+                    _make(builder, directory, lock, on_line or _ignore, cancel)
         except OSError as error:
             raise StorageError(
                 f"the toolchain cache {root} cannot be written: {error.strerror or error}",
@@ -106,7 +106,8 @@ def _is_complete(directory: Path) -> bool:
 
 
 @contextmanager
-def _lock(path: Path, cancel: threading.Event | None) -> Iterator[None]:
+def _lock(path: Path, cancel: threading.Event | None) -> Iterator[int]:
+    """Hold a lock; yields its file descriptor, with which another process holds it too."""
     with path.open("w") as file:
         while True:
             try:
@@ -116,35 +117,40 @@ def _lock(path: Path, cancel: threading.Event | None) -> Iterator[None]:
                 if cancel is not None and cancel.is_set():
                     raise CancelledError from None
                 time.sleep(_LOCK_POLL_SECONDS)
-        yield
+        yield file.fileno()
 
 
 def _make(
     builder: Builder,
     directory: Path,
+    lock: int,
     on_line: Callable[[str], None],
     cancel: threading.Event | None,
 ) -> None:
-    """Make the environment in place (its scripts hold its path); the marker comes last."""
+    """Make the environment in place (its scripts hold its path); the marker comes last.
+
+    uv goes on when this process is killed, so it holds the lock too: nobody else writes meanwhile.
+    """
     uv = find_uv()
     if directory.exists():
         shutil.rmtree(directory)
     on_line(f"making the {builder.name} toolchain (once)")
-    _uv([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], builder, cancel)
+    create = [uv, "venv", "--quiet", "--python", sys.executable, str(directory)]
+    _uv(create, builder, lock, cancel)
     # Wheels only: an sdist would run its author's code on this machine while it is installed.
     # Compiled now: a build must not write into an environment that others use.
     install = ["pip", "install", "--quiet", "--compile-bytecode"]
     install += ["--require-hashes", "--only-binary", ":all:"]
     target = ["--python", str(_python(directory)), "-r", str(builder.lock)]
-    _uv([uv, *install, *target], builder, cancel)
+    _uv([uv, *install, *target], builder, lock, cancel)
     with (directory / _MARKER).open("w") as marker:
         os.fsync(marker.fileno())
 
 
-def _uv(command: list[str], builder: Builder, cancel: threading.Event | None) -> None:
+def _uv(command: list[str], builder: Builder, lock: int, cancel: threading.Event | None) -> None:
     env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     status, tail = run_process(
-        command, cwd=builder.directory, env=env, on_line=_ignore, cancel=cancel
+        command, cwd=builder.directory, env=env, on_line=_ignore, cancel=cancel, keep=(lock,)
     )
     if status == 0:
         return

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 ENV = {"PATH": os.environ["PATH"]}
 
 
-def run(script: str, cwd: Path, **options: threading.Event) -> tuple[int, list[str], list[str]]:
+def run(script: str, cwd: Path) -> tuple[int, list[str], list[str]]:
     lines: list[str] = []
     command = [sys.executable, "-c", script]
-    status, tail = run_process(command, cwd=cwd, env=ENV, on_line=lines.append, **options)
+    status, tail = run_process(command, cwd=cwd, env=ENV, on_line=lines.append)
     return status, lines, tail
 
 
@@ -86,10 +88,9 @@ def test_a_child_that_outlives_its_parent_is_killed(tmp_path: Path) -> None:
 def test_a_builder_and_its_children_end_when_edgectl_is_killed(tmp_path: Path) -> None:
     """A real SIGKILL: no handler runs, and only the kernel closes the pipe."""
     builder = (
-        "import os, pathlib, subprocess, sys, time\n"
+        "import os, subprocess, sys, time\n"
         "from edgectl.build.protocol import main, report\n"
         "def work(task):\n"
-        "    assert sys.stdin.read() == ''\n"
         "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "    report(0.5, f'{os.getpid()} {child.pid}')\n"
         "    time.sleep(600)\n"
@@ -119,6 +120,37 @@ def test_a_builder_and_its_children_end_when_edgectl_is_killed(tmp_path: Path) -
         edgectl.kill()
     assert len(pids) == 2
     assert all(_ends(int(pid)) for pid in pids)
+
+
+def test_a_lock_outlives_a_killed_edgectl_with_the_command_that_writes(tmp_path: Path) -> None:
+    """uv reads no stdin: it ends its work, and nobody else may write where it does meanwhile."""
+    caller = (
+        "import fcntl, sys\n"
+        "from pathlib import Path\n"
+        "from edgectl.build.process import run_process\n"
+        "show = lambda line: print(line, flush=True)\n"
+        "lock = open('lock', 'w')\n"
+        "fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "command = ['/bin/sh', '-c', 'echo $$; exec sleep 600']\n"
+        "run_process(command, cwd=Path('.'), env={}, on_line=show, keep=[lock.fileno()])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", caller],
+        cwd=tmp_path,
+        env=ENV | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as edgectl:
+        assert edgectl.stdout is not None
+        pid = int(edgectl.stdout.readline())
+        edgectl.kill()
+    with (tmp_path / "lock").open("w") as lock:
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def test_a_builder_run_by_hand_needs_no_pipe(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_environment_is_clean(
     result = build(
         PROTOCOL
         + """
-import importlib.util, os, sys
+import importlib.util, os, stat
 
 def work(task):
     import edgectl.engine.signature
@@ -149,6 +149,7 @@ def work(task):
         "env": dict(os.environ),
         "yaml": importlib.util.find_spec("yaml") is not None,
         "files": os.listdir(),
+        "stdin": stat.S_ISCHR(os.fstat(0).st_mode),
     })
 
 main({"import": work})
@@ -161,6 +162,7 @@ main({"import": work})
     assert env["OMP_NUM_THREADS"] == "1"
     assert not result.metadata["yaml"], "edgectl's own site-packages leak into the builder"
     assert result.metadata["files"] == []
+    assert result.metadata["stdin"], "a library could read the pipe that says that edgectl lives"
 
 
 def test_modules_of_the_folder_are_imported_after_edgectl(
