@@ -69,19 +69,6 @@ def find_builder(name: str, *, repository: Path | None = None) -> Builder:
     )
 
 
-def find_importer(source_format: str, *, repository: Path | None = None) -> Builder:
-    """The builder that imports a source format; raises ToolchainError if none does."""
-    builders = find_builders(repository=repository)
-    for builder in builders:
-        if source_format in builder.formats:
-            return builder
-    formats = sorted({known for builder in builders for known in builder.formats})
-    raise ToolchainError(
-        f"no builder imports the format {source_format!r}",
-        hint=f"set source.format to one of: {', '.join(formats)}",
-    )
-
-
 def find_builders(*, repository: Path | None = None) -> tuple[Builder, ...]:
     """Every builder on the search path; one of the repository hides ours of the same name."""
     found: dict[str, Builder] = {}

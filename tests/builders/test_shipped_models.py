@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgectl.build.builder import find_importer
+from edgectl.build.builder import find_builders
 from edgectl.build.evaluation import report_for
 from edgectl.build.gates import Refusal, violations
 from edgectl.engine import transforms
@@ -52,7 +52,8 @@ def do_import(
         for side, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs))
     }
     inputs = {"source": path, "evaluation": data_of(name, version, "evaluation")}
-    return build(find_importer(source.format).name, "import", inputs, params, progress)
+    (importer,) = [b.name for b in find_builders() if source.format in b.formats]
+    return build(importer, "import", inputs, params, progress)
 
 
 def do_optimize(build: Build, name: str, version: str, target: str, model: Path) -> Result:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.build.builder import find_builder, find_builders, find_importer, load_builder
+from edgectl.build.builder import find_builder, find_builders, load_builder
 from edgectl.errors import ToolchainError
 from tests.support.builders import make_builder
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def test_shipped_builders_are_found() -> None:
     assert {builder.name for builder in find_builders()} >= {"onnx", "sklearn"}
-    assert find_importer("onnx").name == "onnx"
-    assert find_importer("sklearn").name == "sklearn"
+    assert find_builder("onnx").formats == ("onnx",)
+    assert find_builder("sklearn").formats == ("sklearn",)
     assert "evaluate" in find_builder("onnx").actions
     assert find_builder("onnx").engines == ("onnxruntime",)
     assert find_builder("sklearn").engines == ()
@@ -69,12 +69,6 @@ def test_an_unknown_builder_names_the_known_ones() -> None:
     with pytest.raises(ToolchainError, match="no builder 'caffe'") as caught:
         find_builder("caffe")
     assert "onnx" in str(caught.value.hint)
-
-
-def test_an_unknown_format_names_the_known_ones() -> None:
-    with pytest.raises(ToolchainError, match="format 'caffe'") as caught:
-        find_importer("caffe")
-    assert "sklearn" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
