@@ -29,6 +29,12 @@ class InterruptedUpdateError(EdgectlError):
     code = "interrupted"
 
 
+class SupersededError(EdgectlError):
+    """The operator released something else while a new slot was on probation."""
+
+    code = "superseded"
+
+
 SETTLED: dict[str, type[EdgectlError]] = {
     error.code: error for error in (HealthError, RememberedError, IncompatibleError)
 }

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from edgectl.agent import backoff
 from edgectl.agent.device import open_device
+from edgectl.agent.machine import State
 from edgectl.agent.state import StateStore
 from edgectl.agent.stopping import Stopped
 from edgectl.agent.update import Outcome, Update, adopt
 from edgectl.errors import EdgectlError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Event
 
     from edgectl.agent.config import DeviceConfig
+    from edgectl.agent.device import Device
     from edgectl.agent.state import PollRecord
 
 _log = logging.getLogger(__name__)
@@ -42,17 +45,32 @@ def run(config: DeviceConfig, stop: Event) -> None:
     with open_device(config, stop) as (device, lost):
         if lost is not None:
             adopt(device, lost)
-        Update(device).recover()
-        stop.wait(backoff.remaining(device.memory.poll().not_before, time.time()))
-        while not stop.is_set():
-            try:
-                _report(Update(device).poll())
-            except EdgectlError as error:
-                _log.error("code=%s error=%s", error.code, error.message)
-            except Stopped:
+        unfinished = _attempt(device, Update.recover)
+        delay = backoff.remaining(device.memory.poll().not_before, time.time())
+        while True:
+            uniform = random.random()  # noqa: S311 - jitter, not a secret
+            if unfinished:  # a rollback, perhaps: that cannot wait for the next poll
+                delay = backoff.delay(unfinished, uniform)
+            if stop.wait(delay):
                 break
-            stop.wait(next_delay(config, device.memory.poll(), time.time(), random.random()))  # noqa: S311 - jitter, not a secret
+            unfinished = _attempt(device, Update.poll, unfinished)
+            delay = next_delay(config, device.memory.poll(), time.time(), uniform)
     _log.info("stopped")
+
+
+def _attempt(device: Device, work: Callable[[Update], Outcome | None], unfinished: int = 0) -> int:
+    """Do something, log how it ended, and count how often it ended with work left half done."""
+    try:
+        outcome = work(Update(device))
+    except EdgectlError as error:
+        _log.error("code=%s error=%s", error.code, error.message)
+    except Stopped:
+        return 0
+    else:
+        if outcome is not None:
+            _report(outcome)
+    _, state = device.memory.operation()
+    return 0 if state == State.IDLE else unfinished + 1
 
 
 def next_delay(config: DeviceConfig, poll: PollRecord, now: float, uniform: float) -> float:

@@ -9,12 +9,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgectl.agent.failure import CRASHES_ALLOWED
 from edgectl.agent.stopping import pause
 from edgectl.agent.warmup import UnhealthyModelError
 from edgectl.errors import HealthError, ServerUnavailableError
 from edgectl.quantity import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Event
 
     from edgectl.agent.server import Server, SlotStatus
@@ -25,8 +27,6 @@ _LOOK = 1.0
 """Seconds between looks at the server."""
 _LEAST_REQUESTS = 20
 """An error rate over fewer requests than this does not end a soak early."""
-_SILENCE = 5
-"""Looks in a row without an answer after which the server is taken to have died of the slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +68,50 @@ def await_slot(server: Server, slot: Digest, timeout: float, stop: Event) -> Non
         pause(min(0.1, timeout), stop)
 
 
-def watch(server: Server, slot: Digest, settings: SoakSettings, stop: Event) -> SoakReport:
-    """Watch the server for the soak's duration; raises HealthError at the first thing wrong."""
+def watch(
+    server: Server,
+    slot: Digest,
+    settings: SoakSettings,
+    *,
+    patience: float,
+    stop: Event,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> SoakReport:
+    """Watch the server for the soak's duration; raises HealthError at the first thing wrong.
+
+    A server that goes away, as it does when it is upgraded, has `patience` seconds to serve the
+    slot again, and then ServerUnavailableError is raised. One that keeps going away is taken to
+    die of the slot. `meanwhile` is called between looks; what it raises ends the probation.
+    """
     deadline = time.monotonic() + settings.duration
-    silent = 0
+    absences, away_since = 0, None
     while True:
-        left = deadline - time.monotonic()
+        now = time.monotonic()
+        left = deadline - now
         try:
-            status = server.status()
-            silent = 0
+            status = _ask(server, slot)
+            away_since = None
             _require_serving(status, slot)
             _require_error_rate(status, settings.max_error_rate, final=left <= 0)
             if left <= 0:
                 return SoakReport(status.requests, status.errors)
         except ServerUnavailableError as error:
-            silent += 1
-            if silent >= _SILENCE:
-                raise HealthError(f"the server went silent on probation: {error}") from error
+            if away_since is None:
+                absences, away_since = absences + 1, now
+            if absences >= CRASHES_ALLOWED:
+                raise HealthError(f"the server went away {absences} times: {error}") from error
+            if now - away_since > patience:
+                raise
+        meanwhile()
         pause(min(_LOOK, max(left, 0.05)), stop)
+
+
+def _ask(server: Server, slot: Digest) -> SlotStatus:
+    """The server's status; a server that is still loading the slot again is unavailable, too."""
+    status = server.status()
+    if status.state == "loading" and status.wanted == slot.hex:
+        raise ServerUnavailableError(f"the server is loading slot {slot.short} again")
+    return status
 
 
 def require_accuracy(model: str, measured: float, settings: SoakSettings) -> None:

@@ -7,17 +7,24 @@ goes on, or None if there is nothing to do. It raises an EdgectlError where the 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgectl.agent.accuracy import labelled, measure_accuracy
 from edgectl.agent.device import is_stale
 from edgectl.agent.facts import free_bytes
-from edgectl.agent.failure import RememberedError, from_text
+from edgectl.agent.failure import RememberedError, SupersededError, from_text
 from edgectl.agent.soak import await_slot, require_accuracy, watch
 from edgectl.agent.stopping import pause
 from edgectl.agent.warmup import require_healthy, warm_up
-from edgectl.errors import HealthError, NotFoundError, ServerUnavailableError, StorageFullError
+from edgectl.errors import (
+    EdgectlError,
+    HealthError,
+    NotFoundError,
+    ServerUnavailableError,
+    StorageFullError,
+)
 from edgectl.serve.slot import model_path, switch_link
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ class Work:
         self._device = device
         self._facts: Facts | None = None
         self._resolved: Resolved | None = None
+        self._look_again = time.monotonic() + device.config.interval
         self.poll: PollRecord = device.memory.poll()
         """What this poll found; the machine persists it with the transition that ends it."""
         self.settles = ""
@@ -201,9 +209,46 @@ class Work:
             else:
                 require_accuracy(name, measured, settings)
         if self._device.server is not None:
-            report = watch(self._device.server, slot, settings, self._device.stop)
+            report = watch(
+                self._device.server,
+                slot,
+                settings,
+                patience=self._device.config.switch_timeout,
+                stop=self._device.stop,
+                meanwhile=self._require_newest,
+            )
             _log.info("soaked requests=%d errors=%d", report.requests, report.errors)
         return operation
+
+    def _require_newest(self) -> None:
+        """Poll as an idle device would; raises SupersededError if something else is released.
+
+        A probation may last a day, in which the operator may roll back what is on probation.
+        """
+        if time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + self._device.config.interval
+        try:
+            superseded = self._is_superseded()
+        except EdgectlError as error:
+            _log.warning("state=soak code=%s error=%s", error.code, error.message)
+            return
+        if superseded:
+            raise SupersededError(
+                "another release replaces what was on probation",
+                hint="the next poll follows it",
+            )
+
+    def _is_superseded(self) -> bool:
+        device, config = self._device, self._device.config
+        head = device.registry.repository(TRUST_REPOSITORY).resolve(TIMESTAMP_TAG)
+        if head is None or self.settles.startswith(str(head.digest)):
+            return False
+        ring = device.trust().release(config.fleet).ring_of(config.device, config.labels)
+        if ring is None:
+            return False
+        tried = {(m.entry.name, m.entry.version, m.entry.index) for m in self._models()}
+        return tried != {(ref.name, ref.version, ref.digest) for ref in ring.models}
 
     # -- afterwards ------------------------------------------------------------------------
 

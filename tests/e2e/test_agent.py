@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -424,6 +424,30 @@ def test_with_a_server(fleet: Fleet) -> None:
         current = read_link(config.state, "current")
         assert current is not None
         assert client.status().slot == current.hex
+
+
+def test_a_rollback_reaches_a_device_that_is_on_probation(fleet: Fleet) -> None:
+    """A probation may last a day; the operator need not wait for its end."""
+    one, two = fleet.publish_model(), fleet.publish_model(version="2.0.0")
+    fleet.release(one)
+    poll(fleet.config())
+    with running("--state", str(fleet.config().state)) as server:
+        server.wait_ready()
+        config = fleet.config(
+            server={"url": f"http://{server.address}"}, poll={"interval": "200ms"}
+        )
+        fleet.release(two, soak=SoakSettings(duration=600))
+        caught: list[EdgectlError] = []
+        device = Thread(target=lambda: caught.append(refused(config)))
+        device.start()
+        wait_for(lambda: status(config)["state"] == "soak")
+        fleet.trust.refresh()  # newer metadata of the same release changes nothing
+        fleet.release(one)
+        device.join(60)
+        assert [error.code for error in caught] == ["superseded"]
+        assert serving(config) == "1.0.0"
+        assert status(config)["failed"] == []
+        assert poll(config).generation == 3
 
 
 def ask(client: ServerClient, version: str) -> str:
