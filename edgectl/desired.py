@@ -164,6 +164,8 @@ class Desired:
     builders: tuple[DesiredBuilder, ...] = ()
     signers: tuple[str, ...] = ()
     """Fingerprints of the public keys that signatures are made for."""
+    model_card: PinnedFile | None = None
+    """Template of model cards."""
     source_date_epoch: int = 0
     """The time that every file in an image carries."""
 
@@ -173,6 +175,7 @@ def expand(
     builders: tuple[DesiredBuilder, ...],
     signers: tuple[str, ...],
     *,
+    model_card: PinnedFile | None = None,
     source_date_epoch: int = 0,
 ) -> Desired:
     """Expand the manifests: one DesiredModel for each version that some fleet wants somewhere.
@@ -198,7 +201,7 @@ def expand(
             for name in sorted(names)
         )
         models.append(_model(model, variants, pin))
-    return Desired(tuple(models), fleets, builders, signers, source_date_epoch)
+    return Desired(tuple(models), fleets, builders, signers, model_card, source_date_epoch)
 
 
 def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> DesiredModel:

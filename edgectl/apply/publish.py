@@ -10,6 +10,7 @@ from edgectl.apply.result import StepResult
 from edgectl.apply.schedule import State
 from edgectl.build import attestations, gates, modelpack
 from edgectl.build.builder import find_builder
+from edgectl.build.card import model_card
 from edgectl.digest import canonical_json
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import IntegrityError
@@ -64,6 +65,12 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         ),
         model=built.files["model"],
         golden=golden_blob,
+        card=model_card(
+            run.inputs.pinned(step.files["card"]),
+            _signature(step),
+            params["description"],
+            params["license"],
+        ),
     )
     for digest, data in packed.blobs.items():
         repository.push_blob(Descriptor(_OCTETS, digest, len(data)), data)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from edgectl.build.builder import find_builders
-from edgectl.desired import DesiredBuilder, expand
+from edgectl.build.card import find_template
+from edgectl.desired import DesiredBuilder, PinnedFile, expand
+from edgectl.digest import Digest
 from edgectl.errors import ConfigError, KeyFileError, TrustError
 from edgectl.manifest.load import load_project
 from edgectl.oci.access import open_store
@@ -53,7 +55,14 @@ class Workspace:
             for builder in find_builders(repository=self.root)
         )
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
-        return expand(self.manifests, builders, signers, source_date_epoch=source_date_epoch())
+        template = find_template(self.root)
+        return expand(
+            self.manifests,
+            builders,
+            signers,
+            model_card=PinnedFile(Digest.of_file(template), template),
+            source_date_epoch=source_date_epoch(),
+        )
 
     def observe(self, desired: Desired) -> Observed:
         """What the registry says of it."""

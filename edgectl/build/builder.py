@@ -7,15 +7,17 @@ are data, not packages: the user's repository comes first, then the copies that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import edgectl
 from edgectl.build.protocol import PROTOCOL
+from edgectl.build.shipped import search_path
 from edgectl.digest import Digest, canonical_json
 from edgectl.errors import ToolchainError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ACTIONS = ("import", "optimize", "evaluate")
 _FILES = ("builder.yaml", "requirements.lock", "build.py")
@@ -48,17 +50,9 @@ class Builder:
         return self.directory / "requirements.lock"
 
 
-def search_path(repository: Path | None = None) -> tuple[Path, ...]:
-    """Where builders are looked for, first match first: `<repository>/builders`, then ours."""
-    package = Path(edgectl.__file__).parent
-    shipped = package / "_builders"
-    ours = shipped if shipped.is_dir() else package.parent / "builders"
-    return (ours,) if repository is None else (repository / "builders", ours)
-
-
 def find_builder(name: str, *, repository: Path | None = None) -> Builder:
     """The builder of that name; raises ToolchainError if there is none, or it is malformed."""
-    folders = search_path(repository)
+    folders = search_path("builders", repository)
     for folder in folders:
         if (folder / name / "builder.yaml").is_file():
             return load_builder(folder / name)
@@ -72,7 +66,7 @@ def find_builder(name: str, *, repository: Path | None = None) -> Builder:
 def find_builders(*, repository: Path | None = None) -> tuple[Builder, ...]:
     """Every builder on the search path; one of the repository hides ours of the same name."""
     found: dict[str, Builder] = {}
-    for folder in search_path(repository):
+    for folder in search_path("builders", repository):
         for path in sorted(folder.glob("*/builder.yaml")):
             if path.parent.name not in found:
                 found[path.parent.name] = load_builder(path.parent)

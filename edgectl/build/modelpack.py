@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgectl.build.card import model_card
 from edgectl.digest import Digest, canonical_json
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, Platform
 
@@ -55,19 +54,20 @@ class Package:
     """Config, signature.json and README.md."""
 
 
-def pack(variant: Variant, *, model: Descriptor, golden: Descriptor) -> Package:
-    """Package a built model. `model` and `golden` are any descriptors of the two files' blobs.
+def pack(variant: Variant, *, model: Descriptor, golden: Descriptor, card: str) -> Package:
+    """Package a built model. `model` and `golden` are any descriptors of the two files' blobs;
+    `card` is the text of its README.md.
 
     The same arguments give the same digest: nothing measured and no clock goes in.
     """
     signature = canonical_json(variant.signature.to_json())
-    card = model_card(variant.signature, variant.description, variant.license).encode()
-    made = {Digest.of(data): data for data in (signature, card)}
+    readme = card.encode()
+    made = {Digest.of(data): data for data in (signature, readme)}
     layers = (
         _layer(model, WEIGHT_TYPE, "model.onnx"),
         _layer(Descriptor.of(signature, WEIGHT_CONFIG_TYPE), WEIGHT_CONFIG_TYPE, "signature.json"),
         _layer(golden, DATASET_TYPE, "golden.npz"),
-        _layer(Descriptor.of(card, DOC_TYPE), DOC_TYPE, "README.md"),
+        _layer(Descriptor.of(readme, DOC_TYPE), DOC_TYPE, "README.md"),
     )
     config = canonical_json(_config(variant, layers))
     manifest = Manifest(

@@ -190,7 +190,7 @@ def _variant_steps(
             golden=model.golden,
             target=target.name,
         )
-    package = _package(model, variant, optimize, evaluate, baseline)
+    package = _package(model, variant, desired, optimize, evaluate, baseline)
     used = {importer.name: importer, backend.name: backend}.values()
     attest = make_step(
         StepKind.ATTEST,
@@ -223,6 +223,7 @@ def _variant_steps(
 def _package(
     model: DesiredModel,
     variant: DesiredVariant,
+    desired: Desired,
     optimize: Step,
     evaluate: Step | None,
     baseline: Step | None,
@@ -260,7 +261,7 @@ def _package(
         f"package {model.name}:{model.version} for {target.name}",
         model.repository,
         params=params,
-        files={"golden": model.golden},
+        files=_data(golden=model.golden, card=desired.model_card),
         uses=uses,
         model=model.key,
         target=target.name,

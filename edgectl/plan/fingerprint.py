@@ -17,6 +17,7 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
         "calibration data": model.calibration,
         "evaluation data": model.evaluation,
         "golden data": model.golden,
+        "model card template": desired.model_card,
     }
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
     engines = {variant.target.engine for variant in model.variants}

@@ -115,4 +115,5 @@ def desired(*models: DesiredModel, fleets: tuple[DesiredFleet, ...] | None = Non
             DesiredBuilder("sklearn", digest("sklearn builder"), ("sklearn",)),
         ),
         ("signer",),
+        pinned("model-card.md.j2"),
     )

@@ -236,5 +236,6 @@ def package_model(
         variant,
         model=Descriptor.of(model, "application/octet-stream"),
         golden=Descriptor.of(golden, "application/octet-stream"),
+        card=f"# {name} {version}\n",
     )
     return package, files
