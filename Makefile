@@ -24,10 +24,10 @@ demo: .venv/.demo ## Run the whole story; leaves its state in .demo/
 install: .venv/.dev ## Install edgectl with all extras and the development tools
 
 test: lint test-system ## Run the checks and every test, slow ones and real servers included
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: .venv/.dev test-system ## Run the tests that need no minutes, without the checks
-	@$(BIN)/pytest -n 2 -m "not slow"
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 lint: .venv/.dev ## Check style, types, layers and the generated reference
 	@$(BIN)/ruff check

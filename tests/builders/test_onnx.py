@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.builders.conftest import Build
 
+pytestmark = pytest.mark.slow  # making the toolchains takes minutes, once
 INT8 = {
     "precision": "int8",
     "activations": "uint8",

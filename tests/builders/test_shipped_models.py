@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgectl.manifest.model import Model
     from tests.builders.conftest import Build
 
+pytestmark = pytest.mark.slow  # making the toolchains takes minutes, once
 PROJECT = load_project(MANIFESTS)
 TARGETS = ("intel-nuc", "raspberry-pi-5", "jetson-orin-nano")
 VERSIONS = (("digits", "1.0.0"), ("digits", "1.1.0"), ("digits", "1.2.0"), ("tumour", "1.0.0"))
@@ -115,7 +116,6 @@ def test_import_reports_progress_and_is_the_same_twice(
     assert first.metadata["maxDifference"] < 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("name", "version"), VERSIONS)
 def test_int8_is_the_same_twice_and_passes_its_gates(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgectl.build.runner import Result
     from tests.builders.conftest import Build
 
+pytestmark = pytest.mark.slow  # making the toolchains takes minutes, once
 ROWS = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
 CLASSES = np.arange(90) % 3
 SIGNATURE = {

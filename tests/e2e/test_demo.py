@@ -19,7 +19,8 @@ from tests.support.project import EDGECTL, REPOSITORY
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+# One group: the story runs once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture(scope="module")

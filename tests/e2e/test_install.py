@@ -15,7 +15,8 @@ import pytest
 import edgectl
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+# One group: the wheel is built and installed once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("install")]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -81,8 +81,11 @@ class Project:
         return done
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment that edgectl runs in."""
-        return {**os.environ, "EDGECTL_KEY_PASSWORD": PASSWORD, **more}
+        """The environment that edgectl runs in; what a killed one leaves stays near the project."""
+        temporary = self.root.with_name(f"{self.root.name}.tmp")
+        temporary.mkdir(exist_ok=True)
+        own = {"EDGECTL_KEY_PASSWORD": PASSWORD, "TMPDIR": str(temporary)}
+        return {**os.environ, **own, **more}
 
     def only_digits_for(self, *targets: str) -> None:
         """Leave one model and some targets, so that an apply takes seconds."""
