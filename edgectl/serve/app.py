@@ -22,7 +22,7 @@ from edgectl.serve.pool import QueueFullError
 from edgectl.serve.protocol import HEADER_LENGTH, encode_response, parse_request, raw_request
 
 if TYPE_CHECKING:
-    from edgectl.serve.deployment import Deployment, Serving
+    from edgectl.serve.deployment import Deployment
     from edgectl.serve.http import Headers, Receive, Scope, Send
     from edgectl.serve.model import ServedModel
     from edgectl.serve.pool import InferencePool
@@ -35,6 +35,10 @@ _RETRY: Headers = ((b"retry-after", b"1"),)
 _HEADER_LENGTH = HEADER_LENGTH.encode()
 
 _log = logging.getLogger(__name__)
+
+
+class _ImpatientError(HttpError):
+    """The client gave the request less time than the server would have: no failure of ours."""
 
 
 class App:
@@ -113,6 +117,7 @@ class App:
         started = time.perf_counter()
         serving = self._deployment.serving
         labels = {"model": "", "version": ""}
+        failed = False
         try:
             if serving is None:
                 raise HttpError(
@@ -123,13 +128,17 @@ class App:
             response = await self._answer(scope, model, receive, labels)
         except HttpError as error:
             response = Response.error(error)
+            failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            failed &= not isinstance(error, _ImpatientError)
         except ClientGoneError:
             self._metrics.requests.add(**labels, code="499")
             raise
         self._metrics.requests.add(**labels, code=str(int(response.status)))
         if response.status == HTTPStatus.OK:
             self._metrics.request_seconds.observe(time.perf_counter() - started, **labels)
-        _count(serving, response)
+        if serving is not None:
+            serving.requests += 1
+            serving.errors += failed
         return response
 
     async def _answer(
@@ -188,7 +197,8 @@ class App:
                 HTTPStatus.SERVICE_UNAVAILABLE, "the queue is full", headers=_RETRY
             ) from error
         except TimeoutError as error:
-            raise HttpError(
+            kind = HttpError if seconds == self._deadline else _ImpatientError
+            raise kind(
                 HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {seconds:g} seconds"
             ) from error
 
@@ -252,9 +262,3 @@ def _allow(scope: Scope, *methods: str) -> None:
             f"{scope['method'][:20]} is not allowed here",
             headers=((b"allow", ", ".join(methods).encode()),),
         )
-
-
-def _count(serving: Serving | None, response: Response) -> None:
-    if serving is not None:
-        serving.requests += 1
-        serving.errors += response.status >= HTTPStatus.INTERNAL_SERVER_ERROR

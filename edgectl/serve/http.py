@@ -89,25 +89,21 @@ class BodyReader:
         declared = content_length(headers)
         if declared is not None and declared > self._limit:
             raise self._too_large()
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message["type"] == "http.request" and not message["more_body"]:
-            self._check(len(body))
-            return body
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._read_rest(message, receive)
+                return await self._read(receive)
         except TimeoutError as error:
             raise HttpError(
                 HTTPStatus.REQUEST_TIMEOUT,
                 f"the body did not arrive within {self._seconds:g} seconds",
             ) from error
 
-    async def _read_rest(self, message: Message, receive: Receive) -> bytes:
+    async def _read(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
         size = 0
         try:
             while True:
+                message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
                 chunk = message["body"]
@@ -117,7 +113,6 @@ class BodyReader:
                 self._check(size)
                 if not message["more_body"]:
                     return b"".join(chunks)
-                message = await receive()
         finally:
             self._held -= size
 

@@ -36,6 +36,9 @@ class Limits:
     while it runs grows with it, far beyond the size of the request."""
     tensor_bytes: int = 32 << 20
     """Largest tensor made from encoded images: no more than could have been sent as a tensor."""
+    pixels: int = 1 << 25
+    """Most pixels that the images of one batch have together, which is what `decode` allows a
+    single one: a few megabytes can hold hundreds of such, and a minute of everybody's time."""
 
 
 class ServedModel:
@@ -133,7 +136,13 @@ class ServedModel:
                 f"input {spec.name!r}: {count} images make a tensor over the limit of"
                 f" {self._limits.tensor_bytes} bytes; send fewer in one request"
             )
-        images = [transforms.preprocess(spec, encoded) for encoded in tensor.decode().ravel()]
+        encoded = list(tensor.decode().ravel())
+        if count > 1 and sum(map(transforms.pixel_count, encoded)) > self._limits.pixels:
+            raise InputError(
+                f"input {spec.name!r}: the {count} images have more than {self._limits.pixels}"
+                " pixels together; send fewer in one request"
+            )
+        images = [transforms.preprocess(spec, image) for image in encoded]
         if len({image.shape for image in images}) > 1:
             raise InputError(f"input {spec.name!r}: images of different sizes cannot share a batch")
         return images[0] if count == 1 else np.concatenate(images)

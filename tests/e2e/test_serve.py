@@ -134,6 +134,9 @@ def test_request_gets_the_time_that_it_asks_for(tmp_path: Path) -> None:
         code, answer, _ = _burn(server, 2000, timeout=1000)
         assert code == 504
         assert "0.001 seconds" in answer["error"]
+        # The client's choice: on probation it must not condemn the model.
+        status = server.get("/edgectl/v1/slot")[1]
+        assert (status["requests"], status["errors"]) == (1, 0)
 
 
 def test_termination_lets_accepted_requests_finish(tmp_path: Path) -> None:

@@ -148,11 +148,12 @@ def test_others_are_served_while_large_bodies_arrive(server: Server) -> None:
             thread.join()
 
 
-def test_slow_body_is_given_up(server: Server) -> None:
+@pytest.mark.parametrize("begun", [b"{", None])
+def test_slow_body_is_given_up(server: Server, begun: bytes | None) -> None:
     with closing(server.connect()) as connection:
         connection.putrequest("POST", _INFER)
         connection.putheader("content-length", "1000")
-        connection.endheaders(b"{")
+        connection.endheaders(begun)
         _assert_serves(server)
         response = connection.getresponse()
         assert response.status == 408

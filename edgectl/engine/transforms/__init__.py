@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgectl.engine.errors import InputError
-from edgectl.engine.transforms.image import Crop, Resize
+from edgectl.engine.transforms.image import Crop, Resize, pixel_count
 from edgectl.engine.transforms.registry import canonical, read_post, read_pre
 from edgectl.engine.transforms.scores import ArgMax, Classes, TopK
 from edgectl.engine.transforms.values import Dtype, Layout, Normalize
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from edgectl.engine.signature import TensorSpec
 
 __all__ = [
-    "Classes", "accepts_encoded", "canonical", "check", "postprocess", "preprocess", "scores",
+    "Classes", "accepts_encoded", "canonical", "check", "pixel_count", "postprocess",
+    "preprocess", "scores",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ the work, and is imported only when a picture is.
 from __future__ import annotations
 
 import importlib
+import math
 import struct
 import warnings
 import zlib
@@ -121,6 +122,21 @@ class Decode:
             canvas.alpha_composite(image.convert("RGBA"))
             image = canvas
         return image.convert("L" if self.mode == "L" else "RGB")
+
+
+def pixel_count(encoded: bytes) -> int:
+    """How many pixels a picture declares to have, without decoding it; raises InputError."""
+    from PIL import Image
+
+    kind = _sniff(encoded)
+    if kind == "WEBP":
+        return math.prod(_webp_size(encoded))
+    _prepare(kind)
+    try:
+        with Image.open(BytesIO(encoded), formats=(kind,)) as image:
+            return math.prod(image.size)
+    except (Image.DecompressionBombError, *_DECODE_ERRORS) as error:
+        raise InputError(f"the {kind} image cannot be decoded: {error}") from error
 
 
 @cache

@@ -102,6 +102,13 @@ def test_wrong_input_is_refused(digits: ServedModel, tensor: InputTensor, messag
         digits.infer(InferRequest((tensor,)))
 
 
+def test_a_batch_of_large_images_is_refused_before_any_is_decoded(digits: ServedModel) -> None:
+    """Each would do alone; together they would keep everybody else waiting for a minute."""
+    image = png_bomb(5000, 5000)  # its pixels are missing: decoding any would say so
+    with pytest.raises(InputError, match="2 images have more than 33554432 pixels together"):
+        digits.infer(InferRequest((_images(image, image),)))
+
+
 def test_images_cannot_become_more_than_a_tensor_may_be(tmp_path: Path) -> None:
     model = ServedModel.load(
         make_digits(tmp_path / "m"), threads=1, limits=Limits(batch=100, tensor_bytes=255)
