@@ -15,7 +15,7 @@ from edgectl.agent.blobs import remove
 from edgectl.digest import Digest
 from edgectl.errors import EdgectlError, IntegrityError, StorageError
 from edgectl.oci.descriptor import Manifest, parse_manifest
-from edgectl.oci.filesystem import storage_errors, sync_directory, write_atomic
+from edgectl.oci.filesystem import is_plain_name, storage_errors, sync_directory, write_atomic
 from edgectl.serve.slot import LINKS, Slot, read_link, read_slot, slot_path, write_slot
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def model_files(manifest: Manifest) -> dict[str, Descriptor]:
     files: dict[str, Descriptor] = {}
     for layer in manifest.layers:
         name = layer.annotations.get(FILEPATH, "")
-        plain = name and not name.startswith(".") and len(name.encode()) <= 255
-        if not plain or any(character in name for character in "/\\\0"):
+        if not is_plain_name(name):
             raise IntegrityError(
                 f"layer {layer.digest} is to be unpacked to {name!r}, which is not a plain name",
                 hint="the package is malformed or hostile: build it again with edgectl apply",

@@ -68,6 +68,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def is_plain_name(name: object) -> bool:
+    """Whether a name that comes from elsewhere is one file's name, and leads nowhere else."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name.encode(errors="replace")) <= 255
+        and not name.startswith(".")
+        and not any(character in name for character in "/\\\0")
+    )
+
+
 def partial_path(path: Path) -> Path:
     """Where what has arrived of a file waits for the rest."""
     return path.with_name(f"{path.name}.partial")

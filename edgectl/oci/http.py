@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 _ACCEPT = {"Accept": f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"}
 _MAX_LIST_BYTES = 32 << 20
+_MAX_PAGES = 1000
 _NOT_FOUND = frozenset({404})
 _FALLBACK_ATTEMPTS = 10
 _DOING = {"HEAD": "looking up", "GET": "reading", "POST": "pushing to", "DELETE": "deleting"}
@@ -167,13 +168,8 @@ class HttpRepository:
     def tags(self) -> dict[str, Digest | None]:
         """Every tag in sorted order."""
         found: dict[str, Digest | None] = {}
-        path: str | None = "tags/list?n=1000"
-        while path is not None:
-            with self._request("GET", path, accept=_NOT_FOUND) as response:
-                if response.status == 404:
-                    break
-                page = _parse_tags(response.read_all(_MAX_LIST_BYTES))
-                path = _next_page(response)
+        for data in self._pages("tags/list?n=1000", _MAX_LIST_BYTES):
+            page = _parse_tags(data)
             if not page - found.keys():
                 break  # whatever the link says, it leads nowhere new
             found |= dict.fromkeys(page)
@@ -182,18 +178,14 @@ class HttpRepository:
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
         """Manifests whose subject is `digest`, by the referrers API or the fallback tag."""
         query = "" if artifact_type is None else f"?{urlencode({'artifactType': artifact_type})}"
-        path: str | None = f"referrers/{digest}{query}"
-        found: dict[Digest, Descriptor] = {}
-        while path is not None:
-            with self._request("GET", path, accept=_NOT_FOUND) as response:
-                if response.status == 404:
-                    return referrers.of_type(self._fallback(digest), artifact_type)
-                page = referrers.listed(response.read_all(_MAX_LIST_BYTES))
-                path = _next_page(response)
-            if all(item.digest in found for item in page):
+        found: dict[Digest, Descriptor] | None = None
+        for data in self._pages(f"referrers/{digest}{query}", MAX_MANIFEST_BYTES):
+            page = {item.digest: item for item in referrers.listed(data)}
+            if found is not None and page.keys() <= found.keys():
                 break
-            found |= {item.digest: item for item in page}
-        return referrers.of_type(found.values(), artifact_type)
+            found = {**(found or {}), **page}
+        listed = self._fallback(digest) if found is None else found.values()
+        return referrers.of_type(listed, artifact_type)
 
     def delete(self, target: str) -> None:
         """Remove a tag, or a manifest by digest."""
@@ -227,6 +219,21 @@ class HttpRepository:
             headers=headers,
             accept=accept,
         )
+
+    def _pages(self, path: str, limit: int) -> Iterator[bytes]:
+        """Every page of a list, none if there is no such list; IntegrityError if it has no end."""
+        following = path
+        for _ in range(_MAX_PAGES):
+            with self._request("GET", following, accept=_NOT_FOUND) as response:
+                if response.status == 404:
+                    return
+                data = response.read_all(limit)
+                link = _next_page(response)
+            yield data
+            if link is None:
+                return
+            following = link
+        raise IntegrityError(f"{self._full_name} lists more than {_MAX_PAGES} pages at {path}")
 
     def _get_manifest(self, target: str) -> tuple[Descriptor, bytes]:
         with self._request("GET", f"manifests/{target}", _ACCEPT) as response:

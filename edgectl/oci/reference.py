@@ -23,6 +23,11 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 
 
+def is_repository_name(text: object) -> bool:
+    """Whether a text is the name of a repository (OCI distribution-spec v1.1)."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
 def _is_host(text: str) -> bool:
     """Docker's rule: the first component is a host if it has a dot, a port, or is localhost."""
     return bool(_HOST.fullmatch(text)) and ("." in text or ":" in text or text == "localhost")

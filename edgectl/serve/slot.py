@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from edgectl.digest import Digest, canonical_json
 from edgectl.errors import IntegrityError
-from edgectl.oci.filesystem import storage_error, storage_errors, sync_directory, write_atomic
+from edgectl.oci.filesystem import (
+    is_plain_name,
+    storage_error,
+    storage_errors,
+    sync_directory,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -192,7 +198,7 @@ _REBUILD = "let the agent stage the slot again: edgectl agent once"
 
 def _model(value: dict[str, Any]) -> SlotModel:
     name = str(value["name"])
-    if not name or name in {".", ".."} or "/" in name or "\0" in name:
+    if not is_plain_name(name):
         raise ValueError(f"malformed slot: {name!r} is not a model name")
     return SlotModel(
         name,

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from edgectl.digest import Digest, canonical_json
 from edgectl.errors import TrustError
+from edgectl.oci.filesystem import is_plain_name
+from edgectl.oci.reference import is_repository_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 API_VERSION = "edgectl.dev/v1alpha1"
 MAX_RELEASE_BYTES = 4 << 20
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,7 @@ class FleetRelease:
                     for h in value.get("held", ())
                 ),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except _MALFORMED as error:
             raise TrustError(
                 f"fleet release is malformed: {error!r}",
                 hint="is this edgectl older than the one that released?",
@@ -178,21 +182,39 @@ def _selector_json(selector: Selector) -> dict[str, Any]:
 
 def _selector(value: Mapping[str, Any]) -> Selector:
     labels = {str(key): str(label) for key, label in value["matchLabels"].items()}
-    return Selector(labels, float(value["share"]))
+    return Selector(labels, _number(value["share"]))
 
 
 def _ring(value: Mapping[str, Any]) -> Ring:
     soak = value["soak"]
+    models = tuple(_model(model) for model in value["models"])
+    if len({model.name for model in models}) != len(models):
+        raise ValueError(f"ring {value['name']!r} names a model twice")
     return Ring(
         name=str(value["name"]),
         selector=_selector(value["selector"]),
         soak=SoakSettings(
-            float(soak["duration"]),
-            float(soak["maxErrorRate"]),
-            {str(name): float(least) for name, least in soak["minAccuracy"].items()},
+            _number(soak["duration"]),
+            _number(soak["maxErrorRate"]),
+            {str(name): _number(least) for name, least in soak["minAccuracy"].items()},
         ),
-        models=tuple(
-            ModelRef(m["name"], m["version"], m["repository"], Digest.parse(m["digest"]))
-            for m in value["models"]
-        ),
+        models=models,
     )
+
+
+def _model(value: Mapping[str, Any]) -> ModelRef:
+    """Names that become paths and URLs on a device, where being signed makes none harmless."""
+    name, repository = value["name"], value["repository"]
+    if not is_plain_name(name):
+        raise ValueError(f"{name!r} is not a model name")
+    if not is_repository_name(repository):
+        raise ValueError(f"{repository!r} is not a repository")
+    return ModelRef(name, str(value["version"]), repository, Digest.parse(value["digest"]))
+
+
+def _number(value: Any) -> float:
+    """A number that comparisons hold for: no NaN, nothing infinite or negative."""
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} is not a number from 0")
+    return number

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgectl.errors import IntegrityError
+from edgectl.oci import http
 from edgectl.oci.access import Access
 from tests.support.registry import Registry
 from tests.unit.oci.conformance import StoreConformance, push_artifact
@@ -58,6 +60,18 @@ def test_connections_are_reused(registry: Registry, repository: Repository) -> N
         push_artifact(repository, b"%d" % number, tag=f"t{number}")
         assert repository.resolve("absent") is None
     assert registry.connections == 1
+
+
+def test_lists_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry can always send one page more (endless data)."""
+    monkeypatch.setattr(http, "_MAX_PAGES", 5)
+    with Registry(page_size=1) as registry:
+        repository = registry.store().repository("r")
+        pushed = push_artifact(repository, b"one")
+        for number in range(6):
+            repository.tag(pushed, f"t{number}")
+        with pytest.raises(IntegrityError, match="more than 5 pages"):
+            repository.tags()
 
 
 def test_tags_are_paged() -> None:
