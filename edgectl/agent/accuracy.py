@@ -47,10 +47,14 @@ def labelled(directory: Path) -> list[Sample]:
     try:
         return read_samples(directory)
     except InputError as error:
-        raise ConfigError(
-            f"the labelled samples are not usable: {error}",
-            hint="correct the directory, or take it out of `samples` in device.yaml",
-        ) from error
+        raise _unusable(str(error)) from error
+
+
+def _unusable(reason: str) -> ConfigError:
+    return ConfigError(
+        f"the labelled samples are not usable: {reason}",
+        hint="correct the directory, or take it out of `samples` in device.yaml",
+    )
 
 
 def _through_server(
@@ -69,7 +73,10 @@ def _through_server(
     right = 0
     for sample in samples:
         pause(0, stop)
-        image = sample.file.read_bytes()
+        try:
+            image = sample.file.read_bytes()
+        except OSError as error:
+            raise _unusable(str(error)) from error
         right += server.classify(model.name, model.version, source, output, image) == sample.label
     return right / len(samples)
 

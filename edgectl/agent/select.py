@@ -72,7 +72,7 @@ def select(descriptors: Iterable[Descriptor], facts: Facts) -> Choice:
         try:
             variant = _variant(descriptor, target)
             reason = "; ".join(_objections(variant, facts))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = f"its annotations are malformed: {error}"
         if reason:
             rejected.append(Rejection(target, reason))

@@ -109,7 +109,9 @@ def test_arm_needs_its_level() -> None:
     assert chosen(v7, facts=replace(v6, variant="v7")) == "x"
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"memory": "much"}', '{"accelerators": 3}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 100_000, '{"memory": "much"}', '{"accelerators": 3}']
+)
 def test_malformed_annotations_are_a_reason(text: str) -> None:
     descriptor = replace(
         PI5_VARIANT, annotations={**PI5_VARIANT.annotations, "dev.edgectl.requires": text}
