@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -318,8 +318,9 @@ class LayoutRepository:
         self._blobs.mkdir(parents=True, exist_ok=True)
         abandoned = time.time() - _ABANDONED_SECONDS
         for leftover in self._path.glob(f"{TEMPORARY_PREFIX}*"):
-            if leftover.stat().st_mtime < abandoned:
-                leftover.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer is alive and has renamed it
+                if leftover.stat().st_mtime < abandoned:
+                    leftover.unlink()
         with self._lock():
             if not self._index_file.exists():
                 write_atomic(self._index_file, LayoutIndex().to_bytes())
