@@ -59,7 +59,7 @@ class SmallDisk:
 
     def make_read_only(self) -> None:
         """From now on nothing can be written."""
-        self._do('mount -o remount,ro "$DISK"')
+        self._do('mount -o remount,bind,ro "$DISK"')
 
     def command(self, *command: str) -> list[str]:
         """The command line that runs a command where the file system is at `directory`."""
