@@ -116,6 +116,8 @@ def _status_text(value: dict[str, Any]) -> str:
 def _slot_text(slot: dict[str, Any] | None) -> str:
     if slot is None:
         return "nothing"
+    if slot.get("error"):
+        return f"a slot that cannot be read: {slot['error']}"
     models = ", ".join(
         f"{model['name']} {model['version']} for {model['target']} ({model['precision']})"
         for model in slot["models"]

@@ -55,6 +55,8 @@ _ABANDONED_SECONDS = 24 * 3600.0
 """Age of a temporary file after which whoever wrote it is taken for dead."""
 _CLOCK_TICK_NS = 50_000_000
 """Two changes closer than this can carry one modification time (a kernel tick, with margin)."""
+_MAX_INDEX_BYTES = 256 << 20
+"""About a million entries: more than a repository has, less than a device's memory."""
 _LOCK_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.005
 _EMPTY = LayoutIndex()
@@ -289,7 +291,12 @@ class LayoutRepository:
                     if key == cache.key and cache.read_ns - status.st_mtime_ns > _CLOCK_TICK_NS:
                         return cache.index
                     read_ns = time.time_ns()
-                    data = file.read()
+                    if status.st_size > _MAX_INDEX_BYTES:
+                        raise IntegrityError(
+                            f"{self._index_file} is over {_MAX_INDEX_BYTES >> 20} MiB",
+                            hint="is it an image layout's index?",
+                        )
+                    data = file.read(_MAX_INDEX_BYTES)
             except _ABSENT:
                 return _EMPTY
         try:

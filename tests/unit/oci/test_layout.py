@@ -338,3 +338,12 @@ def test_the_index_behaves_like_a_registry(
     again = LayoutIndex.from_bytes(index.to_bytes())
     assert again.to_bytes() == index.to_bytes()
     assert len(index.entries) == len(tags) + len(manifests - set(tags.values()))
+
+
+def test_an_index_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    repository = LayoutStore(tmp_path).repository("models/x")
+    repository.push_blob(EMPTY_CONFIG, b"{}")
+    with (tmp_path / "models/x/index.json").open("r+b") as index:
+        index.truncate(300 << 20)
+    with pytest.raises(IntegrityError, match="is over 256 MiB"):
+        repository.tags()
