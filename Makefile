@@ -9,6 +9,9 @@ UV     := $(BIN)/uv
 LOCK   := $(CURDIR)/$(UV) pip compile --quiet --universal --python-version 3.11 \
           --generate-hashes --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
+# A file's tests stay on one worker, which makes what they share once; the slowest files come first.
+TWO    := -n 2 --dist loadfile --no-loadscope-reorder
+
 export PYTHONUNBUFFERED = 1
 export NO_MKDOCS_2_WARNING = 1
 
@@ -24,10 +27,10 @@ demo: .venv/.demo ## Run the whole story; leaves its state in .demo/
 install: .venv/.dev ## Install edgectl with all extras and the development tools
 
 test: lint test-system ## Run the checks and every test, slow ones and real servers included
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest $(TWO)
 
 test-fast: .venv/.dev test-system ## Run the tests that need no minutes, without the checks
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/pytest $(TWO) -m "not slow"
 
 lint: .venv/.dev ## Check style, types, layers and the generated reference
 	@$(BIN)/ruff check

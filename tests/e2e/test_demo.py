@@ -19,8 +19,7 @@ from tests.support.project import EDGECTL, REPOSITORY
 if TYPE_CHECKING:
     from pathlib import Path
 
-# One group: the story runs once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

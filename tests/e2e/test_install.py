@@ -15,8 +15,7 @@ import pytest
 import edgectl
 
 ROOT = Path(__file__).parents[2]
-# One group: the wheel is built and installed once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("install")]
+pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path) -> str:
