@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 
 
@@ -23,6 +24,7 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(known)}")
     for name in names:
         print(f"## {name}\n", flush=True)
+        sys.argv[1:] = []  # a benchmark that takes options of its own gets its defaults
         importlib.import_module(f"tests.bench.{name}").main()
 
 

@@ -1,12 +1,11 @@
 """Resident memory of `edgectl agent run`: idle from its start, and idle after an update.
 
-`python tests/bench/agent_memory.py` prints one JSON object, in MiB, beside what a bare Python
+`python -m tests.bench agent_memory` prints a table, in MiB, beside what a bare Python
 process of the same interpreter takes.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -63,17 +62,20 @@ def agent(fleet: Fleet, *, update: bool) -> float:
 
 
 def main() -> None:
-    """Measure with both kinds of registry."""
-    result: dict[str, float] = {"bare python": bare_python()}
+    """Measure with both kinds of registry, and print a table."""
+    bare = bare_python()
+    print("| MiB resident | idle | after an update | idle / bare Python |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as directory:
         fleet = Fleet(Path(directory), LayoutStore(Path(directory) / "registry"))
-        result["layout, idle"] = agent(fleet, update=False)
-        result["layout, after an update"] = agent(fleet, update=True)
+        _row("`edgectl agent run`, layout registry", fleet, bare)
     with tempfile.TemporaryDirectory() as directory, Registry() as registry:
-        fleet = Fleet(Path(directory), registry.store())
-        result["http, idle"] = agent(fleet, update=False)
-        result["http, after an update"] = agent(fleet, update=True)
-    print(json.dumps(result, indent=2))
+        _row("`edgectl agent run`, HTTP registry", Fleet(Path(directory), registry.store()), bare)
+    print(f"| bare Python | {bare:.1f} | | 1.0 |")
+
+
+def _row(title: str, fleet: Fleet, bare: float) -> None:
+    idle, updated = agent(fleet, update=False), agent(fleet, update=True)
+    print(f"| {title} | {idle:.1f} | {updated:.1f} | {idle / bare:.1f} |")
 
 
 if __name__ == "__main__":
