@@ -1,6 +1,7 @@
 """Desired: the manifests with defaults expanded and every reference pinned, once.
 
-After this nothing reads a manifest or hashes a source again: a plan is a pure function of it.
+`edgectl.expand` makes it. After this nothing reads a manifest or hashes a source again: a plan is a
+pure function of it.
 """
 
 from __future__ import annotations
@@ -8,20 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgectl.digest import Digest
-from edgectl.errors import ManifestError, SourceError
-from edgectl.oci.descriptor import Platform
-from edgectl.trust.release import Selector, SoakSettings
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from edgectl.digest import Digest
     from edgectl.engine.signature import TensorSpec
-    from edgectl.manifest.collection import ManifestSet
-    from edgectl.manifest.fleet import Fleet
-    from edgectl.manifest.model import Model
-    from edgectl.manifest.target import Target
+    from edgectl.oci.descriptor import Platform
+    from edgectl.trust.release import Selector, SoakSettings
 
 ModelKey = tuple[str, str]
 """A model's name and version."""
@@ -54,17 +49,15 @@ class DesiredTarget:
     cpu_features: tuple[str, ...]
     accelerators: tuple[str, ...]
     cores: int
-    memory: int
-    storage: int
     limits: Mapping[str, float]
     """`latency` in seconds, `peakMemory` and `modelSize` in bytes, as far as the target says."""
 
     def requirements(self) -> dict[str, Any]:
         """What a device must have to run a variant, the `dev.edgectl.requires` annotation.
 
-        `memory` and `storage` of the profile describe the hardware and are not demanded of a
-        device: what a variant needs are its limits (`latency` in seconds, `peakMemory` in bytes)
-        and its size, which packaging adds.
+        The profile's `memory` and `storage` describe the hardware and are not demanded of a device,
+        so they are not here at all: what a variant needs are its limits (`latency` in seconds,
+        `peakMemory` in bytes) and its size, which packaging adds.
         """
         return {
             "family": self.family,
@@ -168,177 +161,3 @@ class Desired:
     """Template of model cards."""
     source_date_epoch: int = 0
     """The time that every file in an image carries."""
-
-
-def expand(
-    manifests: ManifestSet,
-    builders: tuple[DesiredBuilder, ...],
-    signers: tuple[str, ...],
-    *,
-    model_card: PinnedFile | None = None,
-    source_date_epoch: int = 0,
-) -> Desired:
-    """Expand the manifests: one DesiredModel for each version that some fleet wants somewhere.
-
-    Raises SourceError for a file that cannot be read or has another sha256 than its manifest says,
-    ManifestError for a precision that a target cannot be built for.
-    """
-    pin = _Pinner()
-    fleets = tuple(_fleet(fleet, manifests) for _, fleet in sorted(manifests.fleets.items()))
-    wanted: dict[ModelKey, set[str]] = {}
-    for fleet in fleets:
-        for key in fleet.models:
-            wanted.setdefault(key, set()).update(fleet.targets)
-    targets = {
-        name: _target(manifests.targets[name])
-        for name in sorted({name for names in wanted.values() for name in names})
-    }
-    models = []
-    for key, names in sorted(wanted.items()):
-        model = manifests.models[key]
-        variants = tuple(
-            DesiredVariant(targets[name], _precision(model, manifests.targets[name]))
-            for name in sorted(names)
-        )
-        models.append(_model(model, variants, pin))
-    return Desired(tuple(models), fleets, builders, signers, model_card, source_date_epoch)
-
-
-def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> DesiredModel:
-    spec = model.spec
-    signature = model.signature()
-    calibration, evaluation = spec.calibration, spec.evaluation
-    params: dict[str, Any] = {}
-    if calibration is not None:
-        params["method"] = calibration.method
-        if calibration.percentile is not None:
-            params["percentile"] = calibration.percentile
-    return DesiredModel(
-        name=model.name,
-        version=model.version,
-        task=spec.task,
-        description=spec.description,
-        license=spec.license,
-        source=pin.source(model),
-        source_format=spec.source.format,
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        calibration=pin.file(model, calibration.path, calibration.sha256) if calibration else None,
-        calibration_params=params,
-        evaluation=pin.file(model, evaluation.path, evaluation.sha256) if evaluation else None,
-        evaluation_labels=evaluation.labels if evaluation else "",
-        golden=pin.file(model, spec.golden.path, spec.golden.sha256),
-        golden_tolerance=signature.golden_tolerance,
-        gates={
-            metric: {
-                name: value
-                for name, value in (("min", gate.min), ("maxDrop", gate.max_drop))
-                if value is not None
-            }
-            for metric, gate in spec.gates.items()
-        },
-        variants=variants,
-    )
-
-
-def _precision(model: Model, target: Target) -> str:
-    """The precision that the model asks for, else the one that the target prefers."""
-    known = target.spec.precisions
-    wanted = model.spec.optimize.precision
-    precision = wanted or known[0]
-    where = f"{model.origin}: model {model.name}:{model.version}"
-    if precision not in known:
-        raise ManifestError(
-            f"{where} asks for {precision}, which target {target.name} does not list",
-            hint=f"{target.name} lists {', '.join(known)}; set spec.optimize.precision to one",
-        )
-    if precision == "int8" and model.spec.calibration is None:
-        raise ManifestError(
-            f"{where} is built as int8 for {target.name} and has no calibration data",
-            hint="add spec.calibration, or set spec.optimize.precision: fp32",
-        )
-    return precision
-
-
-def _target(target: Target) -> DesiredTarget:
-    spec = target.spec
-    quantization = spec.quantization
-    limits = {
-        "latency": spec.constraints.latency,
-        "peakMemory": spec.constraints.peak_memory,
-        "modelSize": spec.constraints.model_size,
-    }
-    return DesiredTarget(
-        name=target.name,
-        platform=Platform(spec.platform.os, spec.platform.architecture, spec.platform.variant),
-        family=spec.family,
-        engine=spec.engine.name,
-        engine_version=spec.engine.version,
-        providers=spec.engine.providers,
-        quantization=quantization.model_dump(by_alias=True) if quantization else {},
-        cpu_features=spec.cpu.features,
-        accelerators=tuple(accelerator.kind for accelerator in spec.accelerators),
-        cores=spec.cpu.cores,
-        memory=spec.memory,
-        storage=spec.storage,
-        limits={name: limit for name, limit in limits.items() if limit is not None},
-    )
-
-
-def _fleet(fleet: Fleet, manifests: ManifestSet) -> DesiredFleet:
-    spec = fleet.spec
-    return DesiredFleet(
-        name=fleet.name,
-        selector=Selector(dict(spec.selector.match_labels), spec.selector.share),
-        targets=spec.targets,
-        models=tuple(manifests.model(ref).key for ref in spec.models),
-        rings=tuple(
-            DesiredRing(
-                ring.name,
-                Selector(dict(ring.selector.match_labels), ring.selector.share)
-                if ring.selector
-                else Selector(),
-                SoakSettings(
-                    ring.soak.duration, ring.soak.max_error_rate, dict(ring.soak.min_accuracy)
-                ),
-            )
-            for ring in spec.rings
-        ),
-    )
-
-
-class _Pinner:
-    """Hashes each local file once."""
-
-    def __init__(self) -> None:
-        self._digests: dict[Path, Digest] = {}
-
-    def source(self, model: Model) -> PinnedFile:
-        source = model.spec.source
-        if source.path is not None:
-            return self.file(model, source.path, source.sha256)
-        if source.oci is not None:
-            return PinnedFile(Digest.parse(source.oci.rpartition("@")[2]), remote=source.oci)
-        return PinnedFile(Digest(source.sha256 or ""), remote=source.url)
-
-    def file(self, model: Model, relative: str, declared: str | None) -> PinnedFile:
-        path = model.path(relative)
-        if path not in self._digests:
-            self._digests[path] = _hash(path, model)
-        digest = self._digests[path]
-        if declared is not None and digest.hex != declared:
-            raise SourceError(
-                f"{path} has sha256 {digest.hex}, but {model.origin} declares {declared}",
-                hint="restore the file, or correct sha256 if the change is meant",
-            )
-        return PinnedFile(digest, path)
-
-
-def _hash(path: Path, model: Model) -> Digest:
-    try:
-        return Digest.of_file(path)
-    except OSError as error:
-        raise SourceError(
-            f"{path}, which {model.origin} names, cannot be read: {error.strerror}",
-            hint="is it committed, and not a directory?",
-        ) from error

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgectl.apply.publish import PUBLISHERS
-from edgectl.apply.result import load_result, save_result
+from edgectl.apply.publish import PUBLISHERS, is_whole
+from edgectl.apply.result import StepResult, load_result, save_artifact, save_files
 from edgectl.build.builder import find_builder
 from edgectl.build.runner import Request, run
 from edgectl.engine.host import host_architecture
-from edgectl.errors import SignatureError
+from edgectl.errors import SourceError, ToolchainError
+from edgectl.oci.filesystem import storage_errors
 from edgectl.plan.step import StepKind
 from edgectl.trust import signature
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from edgectl.apply.events import Events
     from edgectl.apply.inputs import Inputs
-    from edgectl.apply.result import StepResult
     from edgectl.apply.schedule import Outcome
-    from edgectl.oci.store import Repository, Store
+    from edgectl.build.runner import Result
+    from edgectl.desired import DesiredBuilder
+    from edgectl.oci.store import Store
     from edgectl.plan.step import Step
     from edgectl.trust.keys import PrivateKey, PublicKey
 
-BUILT = {StepKind.IMPORT, StepKind.OPTIMIZE, StepKind.EVALUATE}
-"""Kinds that a builder runs."""
+_OUTPUTS = {StepKind.IMPORT: {"model"}, StepKind.OPTIMIZE: {"model"}, StepKind.EVALUATE: set()}
+"""Kinds that a builder runs, and the files that it has to make."""
 
 
 class Executor:
@@ -59,19 +62,21 @@ class Executor:
 
     def __call__(self, step: Step, outcomes: Mapping[str, Outcome]) -> StepResult:
         """The step's result, from the cache where it is there and signed by an accepted key."""
-        repository = self.store.repository(step.repository)
         # Tags that something moved are put right by signing again: that is never cached.
-        cached = None if step.kind is StepKind.SIGN else self._cached(repository, step)
-        if cached is not None:
-            self.hits.add(step.key)
-            return cached
+        if step.kind is not StepKind.SIGN:
+            cached = load_result(self.store.repository(step.repository), step, self._accepted)
+            if cached is not None:
+                self.hits.add(step.key)
+                return cached
         self._events.on_start(step)
-        if step.kind in BUILT:
-            result = self._build(step, repository, outcomes)
-        else:
-            result = PUBLISHERS[step.kind](self, step, outcomes)
-        signature.sign(repository, result.manifest, self.key)
-        return result
+        with storage_errors(f"{step.title}, in {self._work}"):
+            return self._make(step, outcomes)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new directory for as long as a step needs it: an apply may have thousands of steps."""
+        with tempfile.TemporaryDirectory(dir=self._work) as directory:
+            yield Path(directory)
 
     def local(self, step: Step, outcomes: Mapping[str, Outcome]) -> dict[str, Path]:
         """Every input of a step as a file on this machine, by role."""
@@ -83,26 +88,32 @@ class Executor:
                 files[role] = self.inputs.blob(repository, outcome.result.files[role])
         return files
 
-    def scratch(self) -> Path:
-        """A new empty directory that lives as long as the apply."""
-        return Path(tempfile.mkdtemp(dir=self._work))
-
-    def _cached(self, repository: Repository, step: Step) -> StepResult | None:
-        """A cached result. Whoever can push could leave one, so an accepted key must have signed
-        it; what nobody signed is made anew."""
-        result = load_result(repository, step)
-        if result is None:
-            return None
-        try:
-            signature.verify(repository, result.manifest, self._accepted)
-        except SignatureError:
-            return None
+    def _make(self, step: Step, outcomes: Mapping[str, Outcome]) -> StepResult:
+        """Make, sign and cache a result."""
+        repository = self.store.repository(step.repository)
+        if step.builder is not None:
+            with self.scratch() as output:
+                made = self._build(step, step.builder, outcomes, output)
+                result = save_files(repository, step, made.outputs, made.metadata)
+            signature.sign(repository, result.manifest, self.key)
+            return result
+        result = StepResult(PUBLISHERS[step.kind](self, step, outcomes))
+        signature.sign(repository, result.manifest, self.key)
+        # What lacks a variant is not what the key stands for.
+        if step.kind is not StepKind.SIGN and is_whole(step, outcomes):
+            record = save_artifact(repository, step, result.manifest)
+            signature.sign(repository, record, self.key)
         return result
 
     def _build(
-        self, step: Step, repository: Repository, outcomes: Mapping[str, Outcome]
-    ) -> StepResult:
-        builder = find_builder(step.builder or "", repository=self.root)
+        self, step: Step, planned: DesiredBuilder, outcomes: Mapping[str, Outcome], output: Path
+    ) -> Result:
+        builder = find_builder(planned.name, repository=self.root)
+        if builder.digest != planned.digest:
+            raise SourceError(
+                f"builder {planned.name} changed while edgectl was running",
+                hint="run the same command again",
+            )
         params = dict(step.params)
         if step.kind is StepKind.EVALUATE and params.get("architecture") != host_architecture():
             params["latency"] = False  # a time measured here would say nothing of the target
@@ -111,7 +122,7 @@ class Executor:
             model=":".join(step.model or ()),
             inputs=self.local(step, outcomes),
             params=params,
-            output=self.scratch(),
+            output=output,
         )
         made = run(
             builder,
@@ -121,4 +132,10 @@ class Executor:
             ),
             cancel=self._cancel,
         )
-        return save_result(repository, step, made.outputs, made.metadata)
+        lacking = _OUTPUTS[step.kind] - made.outputs.keys()
+        if lacking:
+            raise ToolchainError(
+                f"builder {builder.name!r} made no {min(lacking)} on {step.kind}",
+                hint="see docs/builders.md",
+            )
+        return made

@@ -9,7 +9,7 @@ from edgectl.agent import config
 from edgectl.agent.facts import measure
 from edgectl.agent.profile import simulated_facts
 from edgectl.agent.select import Choice, select
-from edgectl.errors import ConfigError, NotFoundError
+from edgectl.errors import ConfigError, IntegrityError, NotFoundError
 from edgectl.oci.descriptor import Index, parse_manifest
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgectl.agent.config import DeviceConfig
     from edgectl.agent.facts import Facts
     from edgectl.apply.workspace import Workspace
+    from edgectl.trust.release import ModelRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +61,22 @@ def explain_model(workspace: Workspace, model: str, device: Path) -> Explanation
     """
     settings = config.load(device)
     name, _, version = model.partition(":")
-    because = "asked for"
-    if not version:
-        version, because = _released(workspace, name, settings)
     repository = workspace.store.repository(f"models/{name}")
-    if repository.resolve(version) is None:
+    if version:
+        target, because = version, "asked for"
+    else:
+        ref, because = _released(workspace, name, settings)
+        # What the ring is to run: the tag may have gone on to a newer build of the version.
+        version, target = ref.version, str(ref.digest)
+    if repository.resolve(target) is None:
         raise NotFoundError(
             f"{name}:{version} is not in {workspace.store.location}",
             hint="edgectl apply builds it; edgectl status lists what is there",
         )
-    _, data = repository.read_manifest(version)
-    index = parse_manifest(data)
-    descriptors = index.manifests if isinstance(index, Index) else ()
-    choice = select(descriptors, _facts(settings))
+    index = parse_manifest(repository.read_manifest(target)[1])
+    if not isinstance(index, Index):
+        raise IntegrityError(f"{repository.name}:{version} is not the index of a model version")
+    choice = select(index.manifests, _facts(settings))
     return Explanation(name, version, settings.device, because, choice)
 
 
@@ -83,8 +87,8 @@ def _facts(device: DeviceConfig) -> Facts:
     return measure(device.state, target=device.target)
 
 
-def _released(workspace: Workspace, name: str, device: DeviceConfig) -> tuple[str, str]:
-    """The version that the device's ring is to run, and why."""
+def _released(workspace: Workspace, name: str, device: DeviceConfig) -> tuple[ModelRef, str]:
+    """What the device's ring is to run of a model, and why."""
     release = workspace.release(device.fleet)
     ring = release.ring_of(device.device, device.labels)
     if ring is None:
@@ -94,8 +98,8 @@ def _released(workspace: Workspace, name: str, device: DeviceConfig) -> tuple[st
         )
     for ref in ring.models:
         if ref.name == name:
-            return ref.version, f"ring {ring.name} of fleet {release.fleet}"
-    released = ", ".join(ref.name for ref in ring.models)
+            return ref, f"ring {ring.name} of fleet {release.fleet}"
+    released = ", ".join(ref.name for ref in ring.models) or "none"
     raise ConfigError(
         f"ring {ring.name} of fleet {release.fleet} has no model {name!r}",
         hint=f"its models are {released}",

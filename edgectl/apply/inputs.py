@@ -3,124 +3,162 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from edgectl.build.process import CancelledError
 from edgectl.digest import Digest
-from edgectl.errors import IntegrityError, RegistryUnavailableError, SourceError
-from edgectl.oci.access import open_store
+from edgectl.errors import NotFoundError, RegistryDeniedError, SourceError
+from edgectl.oci.access import Access, open_store
 from edgectl.oci.descriptor import Manifest, parse_manifest
+from edgectl.oci.filesystem import partial_path
 from edgectl.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
     from edgectl.desired import PinnedFile
-    from edgectl.oci.access import Access
     from edgectl.oci.descriptor import Descriptor
+    from edgectl.oci.reference import RegistryLocation
     from edgectl.oci.store import Repository
 
 _CHUNK_BYTES = 1 << 20
-_MAX_SOURCE_BYTES = 16 << 30
-_TIMEOUT_SECONDS = 60.0
+MAX_SOURCE_BYTES = 16 << 30
 
 
 class Inputs:
-    """Fetches each input once into the working directory of an apply, verified."""
+    """Fetches each input once into the working directory of an apply, verified.
 
-    def __init__(self, work: Path, access: Access) -> None:
+    Several threads may call it. Raises CancelledError once `cancel` is set, and OSError.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        registry: RegistryLocation,
+        access: Access,
+        *,
+        cancel: threading.Event,
+        limit: int = MAX_SOURCE_BYTES,
+    ) -> None:
+        """`access` reaches `registry`; its credentials are not for any other host."""
         self._work = work
+        self._registry = registry
         self._access = access
+        self._elsewhere = Access(
+            docker_config=access.docker_config,
+            timeout=access.timeout,
+            slow_after=access.slow_after,
+        )
+        self._cancel = cancel
+        self._limit = limit
+        self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
     def pinned(self, file: PinnedFile) -> Path:
         """A pinned file on this machine.
 
-        Raises SourceError if it is not what it was when the plan was made, or cannot be fetched.
+        Raises SourceError if it is not what it was when the plan was made, is not to be had, or is
+        something else than was pinned; RegistryUnavailableError if its server does not answer.
         """
         if file.path is not None:
-            if Digest.of_file(file.path) != file.digest:
+            if _digest_of(file.path) != file.digest:
                 raise SourceError(
                     f"{file.path} changed while edgectl was running",
                     hint="run the same command again",
                 )
             return file.path
-        path = self._work / f"source-{file.digest.hex}"
-        if not path.exists():
-            remote = file.remote or ""
-            fetch = self._download if remote.startswith("https://") else self._pull
-            fetch(remote, file.digest, path)
-        return path
+        remote = file.remote or ""
+        fetch = self._download if remote.startswith("https://") else self._pull
+        name = f"source-{file.digest.hex}"
+        return self._once(name, lambda path: fetch(remote, file.digest, path))
 
     def blob(self, repository: Repository, descriptor: Descriptor) -> Path:
         """A blob of a registry on this machine."""
-        path = self._work / descriptor.digest.hex
-        if not path.exists():
-            with _Writing(path) as writing:
-                for chunk in repository.read_blob(descriptor):
-                    writing.write(chunk)
+        return self._once(
+            descriptor.digest.hex,
+            lambda path: self._write(path, repository.read_blob(descriptor), repository.name),
+        )
+
+    def _once(self, name: str, fetch: Callable[[Path], object]) -> Path:
+        """The file of a name, fetched by the first who wants it; the others wait for it."""
+        path = self._work / name
+        with self._locks[path]:
+            if not path.exists():
+                partial = partial_path(path)
+                fetch(partial)
+                partial.replace(path)
         return path
 
     def _download(self, url: str, digest: Digest, path: Path) -> None:
-        import requests
+        from edgectl.oci.session import Client
 
+        parts = urlsplit(url)
+        # A query can be a signature that grants access: it is not for logs.
+        shown = f"https://{parts.hostname}{parts.path}"
+        host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+        client = Client(host, self._elsewhere)
         try:
-            with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as response:
-                if response.status_code != requests.codes.ok:
-                    raise SourceError(f"{url} answers {response.status_code} {response.reason}")
-                with _Writing(path) as writing:
-                    for chunk in response.iter_content(_CHUNK_BYTES):
-                        writing.write(chunk)
-                    writing.expect(digest, url)
-        except requests.RequestException as error:
-            raise RegistryUnavailableError(
-                f"cannot fetch {url}: {error}", hint="is the address right, and the network there?"
+            with client.request("GET", url, repository="", doing=f"fetching {shown}") as response:
+                chunks = iter(lambda: response.read(_CHUNK_BYTES), b"")
+                found = self._write(path, chunks, shown)
+        except (NotFoundError, RegistryDeniedError) as error:
+            raise SourceError(
+                error.message, hint="is source.url right, and may anybody read it?"
             ) from error
+        if found != digest:
+            raise SourceError(
+                f"{shown} has sha256 {found.hex}, but its manifest declares {digest.hex}",
+                hint="correct sha256 in the manifest if the change is meant",
+            )
 
     def _pull(self, reference: str, digest: Digest, path: Path) -> None:
         """The single layer of an artifact."""
         parsed = Reference.parse(reference)
-        repository = open_store(parsed.location, self._access).repository(parsed.name)
-        _, data = repository.read_manifest(str(digest))
+        at_home = parsed.location.base == self._registry.base
+        access = self._access if at_home else self._elsewhere
+        repository = open_store(parsed.location, access).repository(parsed.name)
+        try:
+            _, data = repository.read_manifest(str(digest))
+        except NotFoundError as error:
+            raise SourceError(error.message, hint="is source.oci right?") from error
         manifest = parse_manifest(data)
         if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
             raise SourceError(
                 f"{reference} is not an artifact of one file",
                 hint="push the model file alone, for example with oras push",
             )
-        self.blob(repository, manifest.layers[0]).rename(path)
+        self._write(path, repository.read_blob(manifest.layers[0]), reference)
+
+    def _write(self, path: Path, chunks: Iterable[bytes], what: str) -> Digest:
+        """Write what arrives, as long as it is not too much; returns the digest of all of it."""
+        hasher = hashlib.sha256()
+        with path.open("wb") as file:
+            for chunk in self._bounded(chunks, what):
+                hasher.update(chunk)
+                file.write(chunk)
+        return Digest(hasher.hexdigest())
+
+    def _bounded(self, chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
+        size = 0
+        for chunk in chunks:
+            if self._cancel.is_set():
+                raise CancelledError
+            size += len(chunk)
+            if size > self._limit:
+                raise SourceError(
+                    f"{what} is larger than {self._limit} bytes",
+                    hint="is that the model file, and no archive of many?",
+                )
+            yield chunk
 
 
-class _Writing:
-    """A bounded file that appears under its name only when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._hasher = hashlib.sha256()
-        self._size = 0
-
-    def __enter__(self) -> Self:
-        handle, name = tempfile.mkstemp(dir=self._path.parent)
-        self._temporary = Path(name)
-        self._file = os.fdopen(handle, "wb")
-        return self
-
-    def write(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > _MAX_SOURCE_BYTES:
-            raise SourceError(f"{self._path.name} is larger than {_MAX_SOURCE_BYTES >> 30} GiB")
-        self._hasher.update(chunk)
-        self._file.write(chunk)
-
-    def expect(self, digest: Digest, what: str) -> None:
-        if self._hasher.hexdigest() != digest.hex:
-            raise IntegrityError(
-                f"{what} has sha256 {self._hasher.hexdigest()}, not {digest.hex}",
-                hint="correct sha256 in the manifest if the change is meant",
-            )
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+def _digest_of(path: Path) -> Digest:
+    try:
+        return Digest.of_file(path)
+    except OSError as error:
+        raise SourceError(
+            f"{path} cannot be read any more: {error.strerror}", hint="run the same command again"
+        ) from error

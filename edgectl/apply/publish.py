@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl import __version__
 from edgectl.apply.measured import report_of
-from edgectl.apply.result import StepResult
 from edgectl.apply.schedule import State
 from edgectl.build import attestations, gates, modelpack
 from edgectl.build.builder import find_builder
@@ -25,34 +24,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edgectl.apply.execute import Executor
+    from edgectl.apply.result import StepResult
     from edgectl.apply.schedule import Outcome
     from edgectl.oci.store import Repository
     from edgectl.plan.step import Step
 
     Outcomes = Mapping[str, Outcome]
+    Publisher = Callable[[Executor, Step, Outcomes], Descriptor]
+    """Makes an artifact in the step's repository."""
 
 _OCTETS = "application/octet-stream"
 
 
-def package(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+def package(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """Hold the variant against its gates, then package it. Raises GateError."""
-    evaluated = _results(step, outcomes).get("evaluation")
-    if evaluated is not None:
-        gates.require(
-            step.title.removeprefix("package "),
-            gates.violations(
-                report_of(step, evaluated),
-                gates=step.params["gates"],
-                limits=step.params["limits"],
-                baseline=_results(step, outcomes)["baseline"].metadata["metrics"],
-            ),
+    results, params = _results(step, outcomes), step.params
+    if "evaluation" in results:
+        found = gates.violations(
+            report_of(step, results["evaluation"]),
+            gates=params["gates"],
+            limits=params["limits"],
+            baseline=results["baseline"].metadata["metrics"],
         )
+    else:
+        found = gates.oversize(results["model"].files["model"].size, params["limits"])
+    gates.require(step.title.removeprefix("package "), found)
     repository = run.store.repository(step.repository)
     golden = run.inputs.pinned(step.files["golden"])
     golden_blob = Descriptor(_OCTETS, step.files["golden"].digest, golden.stat().st_size)
     repository.push_blob(golden_blob, golden)
-    params = step.params
-    built = _results(step, outcomes)["model"]
     packed = modelpack.pack(
         modelpack.Variant(
             signature=_signature(step),
@@ -63,7 +63,7 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
             description=params["description"],
             license=params["license"],
         ),
-        model=built.files["model"],
+        model=results["model"].files["model"],
         golden=golden_blob,
         card=model_card(
             run.inputs.pinned(step.files["card"]),
@@ -74,13 +74,10 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
     )
     for digest, data in packed.blobs.items():
         repository.push_blob(Descriptor(_OCTETS, digest, len(data)), data)
-    manifest = repository.push_manifest(
-        packed.manifest.to_bytes(), packed.manifest.media_type, tag=step.cache_tag
-    )
-    return StepResult(manifest)
+    return repository.push_manifest(packed.manifest.to_bytes(), packed.manifest.media_type)
 
 
-def index(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+def index(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """The index of a model version, over the variants that passed."""
     repository = run.store.repository(step.repository)
     variants = [
@@ -91,11 +88,10 @@ def index(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         for target, result in sorted(_results(step, outcomes).items())
     ]
     made = modelpack.model_index(step.params["name"], step.params["version"], variants)
-    tag = step.cache_tag if _is_whole(step, outcomes) else None
-    return StepResult(repository.push_manifest(made.to_bytes(), made.media_type, tag=tag))
+    return repository.push_manifest(made.to_bytes(), made.media_type)
 
 
-def image(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+def image(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """The multi-arch image of a model version, over the variants that passed."""
     variants = []
     for target, result in sorted(_results(step, outcomes).items()):
@@ -108,23 +104,19 @@ def image(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         platform = Platform.from_json(packaged.params["platform"])
         variants.append(Variant(target, platform, files))
     name, version = step.params["name"], step.params["version"]
-    made = assemble_model_image(
-        name,
-        variants,
-        run.scratch(),
-        annotations={
-            "org.opencontainers.image.title": name,
-            "org.opencontainers.image.version": version,
-        },
-    )
-    tag = step.cache_tag if _is_whole(step, outcomes) else None
     images = run.store.repository(step.repository)
-    pushed = push_image(images, made, tag=tag)
+    titles = {
+        "org.opencontainers.image.title": name,
+        "org.opencontainers.image.version": version,
+    }
+    with run.scratch() as directory:
+        made = assemble_model_image(name, variants, directory, annotations=titles)
+        pushed = push_image(images, made)
     sign_tree(images, pushed, run.key)
-    return StepResult(pushed)
+    return pushed
 
 
-def attest(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+def attest(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """Attach provenance, bill of materials and evaluation to a variant."""
     results = _results(step, outcomes)
     packaged = outcomes[step.uses["package"]].step
@@ -150,11 +142,10 @@ def attest(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
         predicates[attestations.EVALUATION_TYPE] = attestations.evaluation(report, baseline)
     for kind, predicate in predicates.items():
         attach(repository, results["package"].manifest, kind, predicate, run.key)
-    repository.tag(results["package"].manifest, step.cache_tag)
-    return StepResult(results["package"].manifest)
+    return results["package"].manifest
 
 
-def sign(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
+def sign(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """Sign everything, then move the version's tags, then say that the version is complete."""
     results = _results(step, outcomes)
     models = run.store.repository(step.repository)
@@ -171,7 +162,7 @@ def sign(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
     }
     record = Applied(
         # Another key than the plan's makes the next plan try the missing variants again.
-        step.key if _is_whole(step, outcomes) else f"partial of {step.key}",
+        step.key if is_whole(step, outcomes) else f"partial of {step.key}",
         results["index"].manifest.digest,
         results["image"].manifest.digest,
         packages,
@@ -180,12 +171,11 @@ def sign(run: Executor, step: Step, outcomes: Outcomes) -> StepResult:
     config = Descriptor.of(record, APPLIED_TYPE)
     models.push_blob(config, record)
     manifest = Manifest(config, (), artifact_type=APPLIED_TYPE)
-    return StepResult(
-        models.push_manifest(manifest.to_bytes(), manifest.media_type, tag=applied_tag(version))
-    )
+    tag = applied_tag(version)
+    return models.push_manifest(manifest.to_bytes(), manifest.media_type, tag=tag)
 
 
-PUBLISHERS: Mapping[StepKind, Callable[[Executor, Step, Outcomes], StepResult]] = {
+PUBLISHERS: Mapping[StepKind, Publisher] = {
     StepKind.PACKAGE: package,
     StepKind.INDEX: index,
     StepKind.IMAGE: image,
@@ -219,6 +209,6 @@ def _manifest(repository: Repository, descriptor: Descriptor) -> Manifest:
     return manifest
 
 
-def _is_whole(step: Step, outcomes: Outcomes) -> bool:
+def is_whole(step: Step, outcomes: Outcomes) -> bool:
     """Whether a step has all of its inputs: only then is its result what its key stands for."""
     return len(_results(step, outcomes)) == len(step.uses)

@@ -1,4 +1,9 @@
-"""What a step left behind, in the registry and on this machine, and how it is found again."""
+"""What a step left behind, in the registry and on this machine, and how it is found again.
+
+A step's cache tag points at a signed record that names the step by its key: of what a builder
+made, a manifest over the files; of an artifact, an index over it, which keeps a registry's garbage
+collection from taking what only an earlier release names.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +12,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
-from edgectl.errors import IntegrityError
-from edgectl.oci.descriptor import Descriptor, Manifest, parse_manifest
+from edgectl.errors import IntegrityError, NotFoundError, SignatureError
+from edgectl.oci.descriptor import Descriptor, Index, Manifest, parse_manifest
+from edgectl.trust import signature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from edgectl.oci.store import Repository
     from edgectl.plan.step import Step
+    from edgectl.trust.keys import PublicKey
 
 STEP_TYPE = "application/vnd.edgectl.step.v1+json"
+STEP_KEY = "dev.edgectl.step"
+"""Annotation of a record: the key of the step that it is of."""
 _FILE_TYPE = "application/octet-stream"
 _TITLE = "org.opencontainers.image.title"
 _MAX_RECORD_BYTES = 4 << 20
@@ -28,28 +37,50 @@ class StepResult:
     """The result of one step."""
 
     manifest: Descriptor
-    """What the step's cache tag points at: the artifact itself, or a record of files."""
+    """The artifact; of what a builder made, the record of its files."""
     files: Mapping[str, Descriptor] = field(default_factory=dict)
     """Role to a blob of the step's repository."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_result(repository: Repository, step: Step) -> StepResult | None:
-    """The result of a step that was run before, anywhere; None if there is none."""
-    if repository.resolve(step.cache_tag) is None:
+def load_result(
+    repository: Repository, step: Step, accepted: Sequence[PublicKey]
+) -> StepResult | None:
+    """The result of a step that was run before, anywhere; None if it has to be made.
+
+    Whoever can push could leave a result, or point the tag of one step at that of another: only a
+    record counts that an accepted key signed and that names this step, and only while what it
+    names is there. Raises IntegrityError if the bytes of a record or signature are damaged.
+    """
+    found = repository.resolve(step.cache_tag)
+    if found is None:
         return None
-    descriptor, data = repository.read_manifest(step.cache_tag)
-    manifest = parse_manifest(data)
-    if not isinstance(manifest, Manifest) or manifest.artifact_type != STEP_TYPE:
-        return StepResult(descriptor)
-    if manifest.config.size > _MAX_RECORD_BYTES:
-        raise IntegrityError(f"{repository.name}:{step.cache_tag}: the record is too large")
-    record = json.loads(b"".join(repository.read_blob(manifest.config)))
-    files = {layer.annotations[_TITLE]: layer for layer in manifest.layers}
-    return StepResult(descriptor, files, record["metadata"])
+    try:
+        signature.verify(repository, found, accepted)
+        _, data = repository.read_manifest(str(found.digest))
+        record = parse_manifest(data)
+        if (record.artifact_type, record.annotations.get(STEP_KEY)) != (STEP_TYPE, step.key):
+            return None
+        return _read(repository, found, record)
+    except (SignatureError, NotFoundError):
+        return None
 
 
-def save_result(
+def _read(repository: Repository, found: Descriptor, record: Manifest | Index) -> StepResult | None:
+    """What a record that is trusted names; None if some of it is gone."""
+    if isinstance(record, Index):
+        (artifact,) = record.manifests
+        return StepResult(artifact) if repository.resolve(str(artifact.digest)) else None
+    if record.config.size > _MAX_RECORD_BYTES:
+        raise IntegrityError(f"{repository.name}@{found.digest}: the record is too large")
+    if not all(repository.has_blob(layer.digest) for layer in record.layers):
+        return None
+    metadata = json.loads(b"".join(repository.read_blob(record.config)))
+    files = {layer.annotations[_TITLE]: layer for layer in record.layers}
+    return StepResult(found, files, metadata)
+
+
+def save_files(
     repository: Repository,
     step: Step,
     outputs: Mapping[str, Path],
@@ -62,11 +93,16 @@ def save_result(
             _FILE_TYPE, Digest.of_file(path), path.stat().st_size, {_TITLE: role}
         )
         repository.push_blob(files[role], path)
-    record = canonical_json({"kind": step.kind, "key": step.key, "metadata": dict(metadata)})
-    config = Descriptor.of(record, STEP_TYPE)
-    repository.push_blob(config, record)
-    manifest = Manifest(config, tuple(files.values()), artifact_type=STEP_TYPE)
-    descriptor = repository.push_manifest(
-        manifest.to_bytes(), manifest.media_type, tag=step.cache_tag
-    )
-    return StepResult(descriptor, files, metadata)
+    facts = canonical_json(dict(metadata))
+    config = Descriptor.of(facts, STEP_TYPE)
+    repository.push_blob(config, facts)
+    record = Manifest(config, tuple(files.values()), STEP_TYPE, annotations={STEP_KEY: step.key})
+    found = repository.push_manifest(record.to_bytes(), record.media_type, tag=step.cache_tag)
+    return StepResult(found, files, metadata)
+
+
+def save_artifact(repository: Repository, step: Step, artifact: Descriptor) -> Descriptor:
+    """Record and tag an artifact that a step made; returns the record."""
+    bare = Descriptor(artifact.media_type, artifact.digest, artifact.size)
+    record = Index((bare,), STEP_TYPE, annotations={STEP_KEY: step.key})
+    return repository.push_manifest(record.to_bytes(), record.media_type, tag=step.cache_tag)

@@ -12,7 +12,7 @@ from edgectl.apply.events import Events
 from edgectl.apply.execute import Executor
 from edgectl.apply.inputs import Inputs
 from edgectl.apply.measured import Measurement, measurements
-from edgectl.apply.release import publish_release
+from edgectl.apply.release import publish_release, require_signed
 from edgectl.apply.schedule import State, run_steps
 from edgectl.engine.host import host_architecture
 from edgectl.errors import EdgectlError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgectl.digest import Digest
     from edgectl.plan.compare import FleetChange, ModelChange, Plan
     from edgectl.plan.step import Step
-    from edgectl.trust.release import FleetRelease
+    from edgectl.trust.release import FleetRelease, Ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Applier:
         self._jobs = jobs
         self._events = events or Events()
         self._key = workspace.private_key(password)
+        self._accepted = workspace.public_keys()
         self._trust = workspace.trust(password)
 
     def run(self) -> Report:
@@ -85,8 +86,13 @@ class Applier:
                 self._workspace.store,
                 self._workspace.root,
                 self._key,
-                self._workspace.public_keys(),
-                inputs=Inputs(Path(work), self._workspace.access),
+                self._accepted,
+                inputs=Inputs(
+                    Path(work),
+                    self._workspace.store.location,
+                    self._workspace.access,
+                    cancel=cancel,
+                ),
                 work=Path(work),
                 events=self._events,
                 cancel=cancel,
@@ -118,23 +124,14 @@ class Applier:
             if change.action is Action.BLOCKED:
                 report.withheld[fleet.name] = "; ".join(change.reasons)
             return
-        missing = [
-            outcomes[key].step.title
-            for key in change.step.uses.values()
-            if outcomes[key].state is not State.DONE
-        ]
-        if missing:
-            report.withheld[fleet.name] = f"it needs: {', '.join(missing)}"
+        lost = [key for key in change.step.uses.values() if outcomes[key].state is not State.DONE]
+        if lost:
+            causes = dict.fromkeys(_cause(key, outcomes) for key in lost)
+            report.withheld[fleet.name] = f"it needs: {', '.join(causes)}"
             return
-        models = {model.model.key: model.model for model in self._plan.models}
-        indexes = {
-            model.model.key: _index(model, outcomes)
-            for model in self._plan.models
-            if model.model.key in fleet.models
-        }
         self._events.on_start(change.step)
         try:
-            release = publish_release(self._trust, fleet, models, indexes)
+            release = self._publish(change, outcomes)
         except EdgectlError as error:
             report.failures.append(Failure(change.step.title, error))
             self._events.on_end(change.step, State.FAILED)
@@ -142,6 +139,19 @@ class Applier:
         self._events.on_end(change.step, State.DONE)
         if release is not None:
             report.releases.append(release)
+
+    def _publish(self, change: FleetChange, outcomes: Mapping[str, Outcome]) -> FleetRelease | None:
+        released = {ref.digest for ring in _rings(change) for ref in ring.models}
+        models, indexes = {}, {}
+        for model in self._plan.models:
+            key = model.model.key
+            if key not in change.fleet.models:
+                continue
+            if model.applied is not None and model.applied.index not in released:
+                require_signed(self._workspace.store, model.model, model.applied, self._accepted)
+            models[key] = model.model
+            indexes[key] = _index(model, outcomes)
+        return publish_release(self._trust, change.fleet, models, indexes)
 
     def _tell(self, outcome: Outcome, executor: Executor) -> None:
         cached = outcome.step.key in executor.hits
@@ -151,6 +161,19 @@ class Applier:
 def _measures_latency(step: Step) -> bool:
     """Whether a step's result is a time on this machine, which other work would falsify."""
     return step.kind is StepKind.EVALUATE and step.params.get("architecture") == host_architecture()
+
+
+def _rings(change: FleetChange) -> tuple[Ring, ...]:
+    """What the fleet's current release, which is signed, gives to its rings."""
+    return change.release.rings if change.release else ()
+
+
+def _cause(key: str, outcomes: Mapping[str, Outcome]) -> str:
+    """The title of the step that failed, of one that was blocked in the end by it."""
+    outcome = outcomes[key]
+    while outcome.blocked_by is not None:
+        outcome = outcomes[outcome.blocked_by]
+    return outcome.step.title
 
 
 def _index(change: ModelChange, outcomes: Mapping[str, Outcome]) -> Digest:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 from edgectl.build.builder import find_builders
 from edgectl.build.card import find_template
-from edgectl.desired import DesiredBuilder, PinnedFile, expand
+from edgectl.desired import DesiredBuilder, PinnedFile
 from edgectl.digest import Digest
 from edgectl.errors import ConfigError, KeyFileError, TrustError
+from edgectl.expand import expand
 from edgectl.manifest.load import load_project
 from edgectl.oci.access import open_store
 from edgectl.oci.tar import source_date_epoch

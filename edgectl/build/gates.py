@@ -59,7 +59,8 @@ def violations(
     found: list[Refusal] = []
     for metric, gate in sorted(gates.items()):
         found += _metric(metric, gate, report["metrics"].get(metric), baseline)
-    found += _limits(report, limits)
+    found += oversize(report["sizeBytes"], limits)
+    found += _measured(report, limits)
     found += [GoldenProblem(problem) for problem in report.get("golden", {}).get("problems", ())]
     return tuple(found)
 
@@ -91,10 +92,15 @@ def _metric(
         )
 
 
-def _limits(report: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Violation]:
-    size, allowed = report["sizeBytes"], limits.get("modelSize")
-    if allowed is not None and size > allowed:
-        yield Violation("model size", format_bytes(size), f"at most {format_bytes(allowed)}")
+def oversize(size: int, limits: Mapping[str, float]) -> tuple[Violation, ...]:
+    """The violation of a model file of `size` bytes: a limit that holds without an evaluation."""
+    allowed = limits.get("modelSize")
+    if allowed is None or size <= allowed:
+        return ()
+    return (Violation("model size", format_bytes(size), f"at most {format_bytes(allowed)}"),)
+
+
+def _measured(report: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Violation]:
     p99, allowed = report["latency"].get("p99"), limits.get("latency")
     if p99 is not None and allowed is not None and p99 > allowed:
         yield Violation("p99 latency", format_seconds(p99), f"at most {format_seconds(allowed)}")

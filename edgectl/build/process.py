@@ -10,6 +10,7 @@ import selectors
 import signal
 import subprocess
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def run_process(
     ) as process:
         try:
             _pump(process, _Lines(on_line), _Lines(tail.append), cancel)
-            return process.wait(), list(tail)
+            return process.returncode, list(tail)
         finally:
             _kill_group(process.pid)
 
@@ -90,19 +91,39 @@ def _pump(
     stderr: _Lines,
     cancel: threading.Event | None,
 ) -> None:
+    """Deliver output until the process ends; what it left in the pipes then is delivered too.
+
+    The end of the pipes says little: a child can hold them open after the process, and the process
+    can close them and go on.
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(cast("BinaryIO", process.stdout), selectors.EVENT_READ, stdout)
         selector.register(cast("BinaryIO", process.stderr), selectors.EVENT_READ, stderr)
-        while selector.get_map():
+        while process.poll() is None:
             if cancel is not None and cancel.is_set():
                 raise CancelledError
-            for key, _ in selector.select(_POLL_SECONDS):
-                data = os.read(key.fd, _READ_BYTES)
-                if data:
-                    key.data.feed(data)
-                else:
-                    key.data.end()
-                    selector.unregister(key.fileobj)
+            if selector.get_map():
+                _deliver(selector, _POLL_SECONDS)
+            else:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+        _kill_group(process.pid)
+        while _deliver(selector, 0):
+            pass
+    stdout.end()
+    stderr.end()
+
+
+def _deliver(selector: selectors.BaseSelector, timeout: float) -> bool:
+    """Hand on what is in the pipes; whether there was something, be it an end."""
+    ready = selector.select(timeout)
+    for key, _ in ready:
+        data = os.read(key.fd, _READ_BYTES)
+        if data:
+            key.data.feed(data)
+        else:
+            selector.unregister(key.fileobj)
+    return bool(ready)
 
 
 def _kill_group(pid: int) -> None:

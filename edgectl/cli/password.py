@@ -34,5 +34,8 @@ def read_password(file: Path | None, *, confirm: bool = False) -> bytes:
             "the signing key needs a password, and there is no terminal to ask on",
             hint=f"set {VARIABLE}, or give --key-password-file",
         )
-    text: str = click.prompt("Password of the key", hide_input=True, confirmation_prompt=confirm)
+    # On stderr: stdout is what the verb prints, which may be JSON.
+    text: str = click.prompt(
+        "Password of the key", hide_input=True, confirmation_prompt=confirm, err=True
+    )
     return text.encode()

@@ -132,7 +132,7 @@ def _model_json(change: ModelChange) -> dict[str, Any]:
                 "key": step.key,
                 "title": step.title,
                 "target": step.target,
-                "builder": step.builder,
+                "builder": step.builder and step.builder.name,
                 "cached": step.key in change.cached,
             }
             for step in change.run

@@ -40,7 +40,7 @@ def _bars(total: int) -> Iterator[Events]:
 
     tasks: dict[str, TaskID] = {}
     with Progress(
-        TextColumn("{task.description:<52}"),
+        TextColumn("{task.description:<52}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         console=Console(stderr=True),
@@ -64,6 +64,6 @@ def _bars(total: int) -> Iterator[Events]:
             task = tasks.pop(step.key, None)
             if task is not None:
                 progress.remove_task(task)
-            progress.console.print(f"  {how:<8} {step.title}", highlight=False)
+            progress.console.print(f"  {how:<8} {step.title}", highlight=False, markup=False)
 
         yield Events(on_start=start, on_progress=advance, on_end=end)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.signature import ModelSignature
-from edgectl.errors import ManifestError
+from edgectl.plan.backends import REFERENCE_ENGINE, backend, importer
 from edgectl.plan.fingerprint import model_inputs
 from edgectl.plan.step import Step, StepKind, make_step
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
         DesiredVariant,
         PinnedFile,
     )
-
-_REFERENCE_ENGINE = "onnxruntime"
-"""Runs the imported model, which the accuracy of its variants is held against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +59,6 @@ class ModelSteps:
         return tuple({step.key: step for step in ordered}.values())
 
 
-def _importer(builders: tuple[DesiredBuilder, ...], model: DesiredModel) -> DesiredBuilder:
-    for builder in builders:
-        if model.source_format in builder.formats:
-            return builder
-    formats = sorted({name for builder in builders for name in builder.formats})
-    raise ManifestError(
-        f"model {model.name}: no builder imports the format {model.source_format!r}",
-        hint=f"set source.format to one of {', '.join(formats)}, or add a builder",
-    )
-
-
-def _backend(builders: tuple[DesiredBuilder, ...], engine: str, where: str) -> DesiredBuilder:
-    for builder in builders:
-        if engine in builder.engines:
-            return builder
-    engines = sorted({name for builder in builders for name in builder.engines})
-    raise ManifestError(
-        f"{where}: no builder makes models for the engine {engine!r}",
-        hint=f"there are builders for {', '.join(engines)}; use such a target, or add a builder",
-    )
-
-
 def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     """Every step of a model; raises ManifestError if no builder takes its format or engine."""
     name = f"{model.name}:{model.version}"
@@ -91,7 +66,7 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
         StepKind.IMPORT,
         f"import {name}",
         model.repository,
-        builder=_importer(desired.builders, model),
+        builder=importer(desired.builders, model),
         params={"inputs": _tensors(model.inputs), "outputs": _tensors(model.outputs)},
         files={
             "source": model.source,
@@ -101,7 +76,7 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     )
     baseline = None
     if model.evaluation is not None:
-        reference = _backend(desired.builders, _REFERENCE_ENGINE, name)
+        reference = backend(desired.builders, REFERENCE_ENGINE, name)
         params = _evaluation_params(model, ("CPUExecutionProvider",), latency=False)
         baseline = _evaluate(model, f"evaluate {name} as imported", reference, imported, params)
     variants = tuple(
@@ -154,15 +129,14 @@ def _variant_steps(
 ) -> VariantSteps:
     target = variant.target
     name = f"{model.name}:{model.version} for {target.name}"
-    importer = _importer(desired.builders, model)
-    backend = _backend(desired.builders, target.engine, f"target {target.name}")
+    maker = backend(desired.builders, target.engine, f"target {target.name}")
     optimize = imported
     if variant.precision != "fp32":
         optimize = make_step(
             StepKind.OPTIMIZE,
             f"optimize {name} ({variant.precision})",
             model.repository,
-            builder=backend,
+            builder=maker,
             params={
                 "precision": variant.precision,
                 **target.quantization,
@@ -184,14 +158,14 @@ def _variant_steps(
         evaluate = _evaluate(
             model,
             f"evaluate {name}",
-            backend,
+            maker,
             optimize,
             params,
             golden=model.golden,
             target=target.name,
         )
     package = _package(model, variant, desired, optimize, evaluate, baseline)
-    used = {importer.name: importer, backend.name: backend}.values()
+    took_part = {each.name: each for each in (importer(desired.builders, model), maker)}
     attest = make_step(
         StepKind.ATTEST,
         f"attest {name}",
@@ -201,7 +175,7 @@ def _variant_steps(
             "name": model.name,
             "version": model.version,
             "license": model.license,
-            "builders": {builder.name: str(builder.digest) for builder in used},
+            "builders": {name: str(each.digest) for name, each in took_part.items()},
         },
         files=_data(
             source=model.source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgectl.errors import ManifestError
 from edgectl.manifest.problem import suggest
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from edgectl.desired import Desired, DesiredFleet, DesiredModel, ModelKey
     from edgectl.digest import Digest
-    from edgectl.plan.observed import Observed
-    from edgectl.trust.release import FleetRelease
+    from edgectl.plan.observed import Applied, Observed
+    from edgectl.trust.release import FleetRelease, Ring
 
 
 class Action(StrEnum):
@@ -54,8 +54,13 @@ class ModelChange:
     """The steps that apply looks at: those without a cached result, and those before them."""
     cached: frozenset[str] = frozenset()
     """Keys of steps in `run` whose results are in the registry."""
-    index: Digest | None = None
-    """The index that the registry has, where nothing is to do."""
+    applied: Applied | None = None
+    """The record that the registry has, where nothing is to do."""
+
+    @property
+    def index(self) -> Digest | None:
+        """The index that the registry has, where nothing is to do."""
+        return self.applied.index if self.applied else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ def _model_change(
     steps = model_steps(model, desired)
     applied = observed.applied
     if applied is not None and applied.key == steps.sign.key and observed.intact:
-        return ModelChange(model, Action.UNCHANGED, (), index=applied.index)
+        return ModelChange(model, Action.UNCHANGED, (), applied=applied)
     action = Action.CREATE if applied is None else Action.UPDATE
     reasons: tuple[str, ...] = ("not in the registry",)
     if applied is not None:
@@ -214,16 +219,15 @@ def _compare_release(
         if behind is not None:
             notes.append(f"ring {behind.name} lags; edgectl rollout advance {fleet.name} goes on")
         return FleetChange(fleet, Action.UNCHANGED, tuple(notes), release)
-    return FleetChange(
-        fleet,
-        Action.UPDATE,
-        (*release_differences(release, assignment.rings), *notes),
-        release,
-        step,
-    )
+    reasons: tuple[str, ...] = ()
+    if fleet.selector != release.selector:
+        reasons += ("selector changed",)
+    if assignment.rings != release.rings:
+        reasons += _differences(release, assignment.rings)
+    return FleetChange(fleet, Action.UPDATE, (*reasons, *notes), release, step)
 
 
-def release_differences(release: FleetRelease, rings: Sequence[Any]) -> tuple[str, ...]:
+def _differences(release: FleetRelease, rings: Sequence[Ring]) -> tuple[str, ...]:
     """What changes from ring to ring, in words."""
     before = {ring.name: ring for ring in release.rings}
     lines = []
@@ -245,7 +249,7 @@ def release_differences(release: FleetRelease, rings: Sequence[Any]) -> tuple[st
         if (old.selector, old.soak) != (ring.selector, ring.soak):
             lines.append(f"ring {ring.name}: settings changed")
     lines += [f"ring {name} removed" for name in before]
-    return tuple(lines) or ("selector changed",)
+    return tuple(lines) or ("the order of the rings changed",)
 
 
 def _runs(release: FleetRelease | None, fleet: DesiredFleet) -> bool:
@@ -269,7 +273,7 @@ def _release_step(fleet: DesiredFleet, models: Mapping[ModelKey, ModelChange]) -
         uses["sign " + ":".join(key)] = steps.sign
         for variant in steps.variants:
             if variant.target in fleet.targets:
-                uses[f"package {':'.join(key)} {variant.target}"] = variant.package
+                uses[f"attest {':'.join(key)} {variant.target}"] = variant.attest
     return make_step(
         StepKind.RELEASE,
         f"release {fleet.name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
+from edgectl.plan.backends import used
 
 if TYPE_CHECKING:
     from edgectl.desired import Desired, DesiredModel
@@ -20,12 +21,7 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
         "model card template": desired.model_card,
     }
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
-    engines = {variant.target.engine for variant in model.variants}
-    values |= {
-        f"builder {each.name}": str(each.digest)
-        for each in desired.builders
-        if model.source_format in each.formats or engines & set(each.engines)
-    }
+    values |= {f"builder {each.name}": str(each.digest) for each in used(desired.builders, model)}
     values["source date epoch"] = str(desired.source_date_epoch)
     values["signing keys"] = _fingerprint(list(desired.signers))
     values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})

@@ -59,7 +59,7 @@ class Applied:
                 {str(k): Digest.parse(v) for k, v in value["variants"].items()},
                 {str(k): str(v) for k, v in value["inputs"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise IntegrityError(f"malformed applied record: {error!r}") from error
 
 

@@ -31,18 +31,14 @@ def assign(
     The other rings keep what they run until `advance`. A ring that is new to the fleet starts
     with what the last ring of the current release runs.
     """
+    wanted = sorted(wanted, key=_by_name)
     if release is None:
         rings = tuple(Ring(r.name, r.selector, r.soak, tuple(wanted)) for r in fleet.rings)
         return Assignment(rings, ())
     current = {ring.name: ring.models for ring in release.rings}
     newcomer = release.rings[-1].models if release.rings else tuple(wanted)
-    rejected = {(held.model, held.digest) for held in release.held}
     first = fleet.rings[0]
-    running = {model.name: model for model in current.get(first.name, newcomer)}
-    held_back = tuple(model for model in wanted if (model.name, model.digest) in rejected)
-    head = tuple(
-        running.get(model.name, model) if model in held_back else model for model in wanted
-    )
+    held_back, head = _with_holds(wanted, current.get(first.name, newcomer), release)
     rings = tuple(
         Ring(
             ring.name,
@@ -53,6 +49,27 @@ def assign(
         for position, ring in enumerate(fleet.rings)
     )
     return Assignment(rings, held_back)
+
+
+def _with_holds(
+    wanted: Sequence[ModelRef], running: Sequence[ModelRef], release: FleetRelease
+) -> tuple[tuple[ModelRef, ...], tuple[ModelRef, ...]]:
+    """What of the wanted models is held back, and what the first ring runs then.
+
+    In place of what is held back goes on what the ring runs of that model. Where it runs none, what
+    it runs beside the wanted models may be what was rolled back to, so that goes on as well.
+    """
+    rejected = {(held.model, held.digest) for held in release.held}
+    held_back = tuple(model for model in wanted if (model.name, model.digest) in rejected)
+    named = {model.name: model for model in running}
+    head = [named.get(m.name) if m in held_back else m for m in wanted]
+    if None in head:
+        head += [model for model in running if model.name not in {m.name for m in wanted}]
+    return held_back, tuple(sorted((m for m in head if m is not None), key=_by_name))
+
+
+def _by_name(model: ModelRef) -> str:
+    return model.name
 
 
 def lagging(release: FleetRelease) -> Ring | None:
@@ -94,14 +111,12 @@ def rollback(
 ) -> FleetRelease:
     """A newer release that runs what an earlier generation ran.
 
-    Without `to`, the newest generation whose rings ran something else. What is rolled back is
-    held: `apply` does not release it again until `resume`. Raises ConfigError if there is no such
-    generation.
+    Without `to`, the generation that the current state came after: a rollback after a rollback
+    goes on back, and not to what was rolled back. What is rolled back is held: `apply` does not
+    release it again until `resume`. Raises ConfigError if there is no such generation.
     """
     goal = _earlier(release, history, to)
-    models = {ring.name: ring.models for ring in goal.rings}
-    fallback = goal.rings[-1].models
-    rings = tuple(replace(ring, models=models.get(ring.name, fallback)) for ring in release.rings)
+    rings = _restored(release, goal)
     kept = {model for ring in rings for model in ring.models}
     dropped = {model for ring in release.rings for model in ring.models} - kept
     reason = f"rollback to generation {goal.generation}"
@@ -141,15 +156,36 @@ def _earlier(
                 hint=f"earlier generations: {known}; see edgectl history {release.fleet}",
             )
         return earlier[to]
-    now = _models_by_ring(release)
-    for generation in sorted(earlier, reverse=True):
-        if _models_by_ring(earlier[generation]) != now:
-            return earlier[generation]
-    raise ConfigError(
-        f"fleet {release.fleet} has no earlier generation that ran other models",
-        hint=f"see edgectl history {release.fleet}",
-    )
+    trail = _trail(release, earlier.values())
+    if len(trail) < 2:
+        raise ConfigError(
+            f"fleet {release.fleet} has no earlier generation that ran other models",
+            hint=f"see edgectl history {release.fleet}",
+        )
+    return trail[-2]
 
 
-def _models_by_ring(release: FleetRelease) -> dict[str, frozenset[ModelRef]]:
-    return {ring.name: frozenset(ring.models) for ring in release.rings}
+def _trail(release: FleetRelease, earlier: Iterable[FleetRelease]) -> list[FleetRelease]:
+    """How the rings came to run what they run: generations of different models, oldest first.
+
+    A generation that runs what an earlier one ran is a return to it: what lay between is left out.
+    Generations count as what they would be in the rings that there are now.
+    """
+    trail: list[FleetRelease] = []
+    states: list[list[frozenset[ModelRef]]] = []
+    for past in (*sorted(earlier, key=lambda past: past.generation), release):
+        state = [frozenset(ring.models) for ring in _restored(release, past)]
+        if state in states:
+            at = states.index(state)
+            del trail[at + 1 :], states[at + 1 :]
+        else:
+            trail.append(past)
+            states.append(state)
+    return trail
+
+
+def _restored(release: FleetRelease, past: FleetRelease) -> tuple[Ring, ...]:
+    """The rings of a release with the models of a past one; the last one's where a ring is new."""
+    models = {ring.name: ring.models for ring in past.rings}
+    fallback = past.rings[-1].models
+    return tuple(replace(ring, models=models.get(ring.name, fallback)) for ring in release.rings)

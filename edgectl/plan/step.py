@@ -29,7 +29,20 @@ class StepKind(StrEnum):
 
 
 REVISION: dict[StepKind, int] = dict.fromkeys(StepKind, 1)
-"""Part of every key. Raised when edgectl's own code for a kind gives other results than before."""
+"""Part of every key of a kind: edgectl's own code, where the rest of a key is what it works on.
+
+Raise the number of a kind whenever the same inputs would now give another result:
+
+- import, optimize, evaluate: `edgectl.engine`, which evaluates inside a builder's environment, or
+  `edgectl.build.protocol`. A builder's own code is in its digest.
+- package: `edgectl.build.modelpack`, `edgectl.build.card`, the signature's JSON, or which gates and
+  limits a variant is held against.
+- index, image: `edgectl.build.modelpack`, `edgectl.oci.image`, `edgectl.oci.tar`.
+- attest, sign: what `edgectl.build.attestations` says, the format of signatures or of records.
+
+A step's key goes into the keys of the steps that use it, so raising one rebuilds those after it.
+`tests/unit/apply/test_golden.py` fails when results change and this does not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +51,15 @@ class Step:
 
     kind: StepKind
     key: str
-    """sha256, in hex, of the canonical JSON of kind, builder, inputs and params."""
+    """sha256, in hex, of the canonical JSON of kind, repository, builder, inputs and params."""
     title: str
     """For people; not part of the key."""
     repository: str
     """Where the result is cached and published, below the registry location."""
     model: ModelKey | None = None
     target: str | None = None
-    builder: str | None = None
+    builder: DesiredBuilder | None = None
+    """The toolchain that runs it; None for what edgectl does itself."""
     params: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, PinnedFile] = field(default_factory=dict)
     """Role to local input file."""
@@ -76,6 +90,8 @@ def make_step(
     identity = {
         "kind": kind,
         "revision": REVISION[kind],
+        # Results live in their repository: two models made from one file share no step.
+        "repository": repository,
         "builder": None if builder is None else [builder.name, str(builder.digest)],
         "inputs": {role: str(file.digest) for role, file in files.items()}
         | {role: f"step:{step.key}" for role, step in uses.items()},
@@ -88,7 +104,7 @@ def make_step(
         repository,
         model=model,
         target=target,
-        builder=builder.name if builder else None,
+        builder=builder,
         params=params or {},
         files=files,
         uses={role: step.key for role, step in uses.items()},

@@ -46,8 +46,6 @@ def target(name: str = "intel-nuc", **changes: Any) -> DesiredTarget:
         cpu_features=(),
         accelerators=(),
         cores=4,
-        memory=2**34,
-        storage=2**38,
         limits={"latency": 0.02},
     )
     return replace(value, **changes)

@@ -174,3 +174,33 @@ def _ends(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_child_that_holds_the_pipes_keeps_nobody_waiting(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid)\n"
+        "print('the last words', file=sys.stderr)\n"
+    )
+    status, lines, tail = run(script, tmp_path)
+    assert (status, tail) == (0, ["the last words"])
+    assert _ends(int(lines[0]))
+
+
+def test_a_process_without_pipes_is_cancelled_too(tmp_path: Path) -> None:
+    script = (
+        "import os, time\nprint(os.getpid(), flush=True)\nos.close(1)\nos.close(2)\ntime.sleep(600)"
+    )
+    cancel = threading.Event()
+    pids: list[int] = []
+
+    def started(line: str) -> None:
+        pids.append(int(line))
+        threading.Timer(0.3, cancel.set).start()
+
+    with pytest.raises(CancelledError):
+        run_process(
+            [sys.executable, "-c", script], cwd=tmp_path, env=ENV, on_line=started, cancel=cancel
+        )
+    assert _ends(pids[0])

@@ -121,10 +121,20 @@ def test_a_new_builder_and_a_new_signer_are_reasons() -> None:
     assert only(make_plan(signed, before)) == (Action.UPDATE, ("signing keys changed",))
 
 
-def test_hardware_that_nothing_depends_on_changes_nothing() -> None:
+def test_a_builder_that_could_and_does_not_take_part_changes_nothing() -> None:
+    """Another builder for the format hides it: only the first on the search path is used."""
     before = after_apply(desired())
-    variant = replace(model().variants[0], target=target(memory=1, storage=1))
-    assert not make_plan(desired(model(variants=(variant,))), before).changed
+    onnx, sklearn = desired().builders
+    also = replace(onnx, name="also", digest=digest("also"))
+    assert not make_plan(replace(desired(), builders=(onnx, sklearn, also)), before).changed
+
+
+def test_models_made_from_the_same_files_share_no_step() -> None:
+    """A step's result is a blob of one repository: the other model's would lack it."""
+    one = model_steps(model("digits"), desired()).steps
+    twin = model("twin", source=model("digits").source, calibration=model("digits").calibration)
+    two = model_steps(replace(twin, evaluation=None, gates={}), desired()).steps
+    assert not {step.key for step in one} & {step.key for step in two}
 
 
 def test_a_target_that_is_added_says_so() -> None:

@@ -76,6 +76,58 @@ def test_rollback_goes_to_the_newest_other_generation_and_holds_what_it_left() -
     assert again.held_back == (ref("2"),)
 
 
+def test_a_model_that_was_new_when_it_was_rolled_back_stays_away() -> None:
+    """There is nothing that the ring ran in its place: it goes on without the model."""
+    one = first(ref("1"))
+    two = update(one, ref("1"), ref("1", "tumour"))
+    back = rollback(two, [one, two])
+    assert versions(back) == ["1", "1", "1"]
+    again = assign(fleet(rings=("canary", "early", "stable")), two.rings[0].models, back)
+    assert again.rings == back.rings
+    assert again.held_back == (ref("1", "tumour"),)
+
+
+def test_a_model_that_was_replaced_by_one_that_is_held_goes_on() -> None:
+    one = first(ref("1", "old"))
+    two = update(one, ref("1", "new"))
+    back = rollback(two, [one, two])
+    again = assign(fleet(rings=("canary", "early", "stable")), [ref("1", "new")], back)
+    assert again.rings == back.rings == one.rings
+
+
+def test_the_order_of_models_in_a_manifest_is_no_change() -> None:
+    one = first(ref("1", "a"), ref("1", "b"))
+    assert (
+        assign(
+            fleet(rings=("canary", "early", "stable")), [ref("1", "b"), ref("1", "a")], one
+        ).rings
+        == one.rings
+    )
+
+
+def test_a_rollback_after_a_rollback_goes_on_back() -> None:
+    """Never to what the one before left: whoever repeats it in an emergency makes nothing worse."""
+    history = [first(ref("1"))]
+    for move in (lambda r: update(r, ref("2")), advance, advance):
+        history.append(move(history[-1]))
+    assert versions(history[-1]) == ["2", "2", "2"]
+    for expected in (["2", "2", "1"], ["2", "1", "1"], ["1", "1", "1"]):
+        history.append(rollback(history[-1], history))
+        assert versions(history[-1]) == expected
+    with pytest.raises(ConfigError, match="no earlier generation that ran other models"):
+        rollback(history[-1], history)
+
+
+def test_a_ring_that_got_another_name_is_no_generation_to_go_back_to() -> None:
+    one = first(ref("1"), rings=("canary", "stable"))
+    two = update(one, ref("2"))
+    renamed = assign(fleet(rings=("canary", "rest")), [ref("2")], two)
+    three = replace(two, generation=3, rings=renamed.rings)
+    back = rollback(three, [one, two, three])
+    assert versions(back) == ["1", "1"]
+    assert back.reason == "rollback to generation 1"
+
+
 def test_resume_lets_a_held_version_go_again() -> None:
     one = first(ref("1"))
     two = update(one, ref("2"))

@@ -1,0 +1,352 @@
+"""Apply as a whole: what is released, what is not, and what goes on after a failure."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgectl.apply.events import Events
+from edgectl.build.process import CancelledError
+from edgectl.errors import (
+    GateError,
+    IntegrityError,
+    ModelError,
+    SignatureError,
+    SourceError,
+    ToolchainError,
+)
+from edgectl.oci.descriptor import Index, Manifest, parse_manifest
+from edgectl.plan.compare import Action, Selection
+from edgectl.plan.observed import applied_tag
+from edgectl.plan.step import Step, StepKind
+from edgectl.trust.tree import verify_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgectl.apply.run import Report
+    from tests.support.toy import ToyProject
+
+
+@pytest.fixture
+def small(project: ToyProject) -> ToyProject:
+    """One model for one target, not quantised: the fewest steps."""
+    project.model(precision="fp32")
+    project.fleet(targets=["intel-nuc"])
+    return project
+
+
+def only_error(report: Report) -> Exception:
+    (failure,) = report.failures
+    return failure.error
+
+
+def versions(report: Report) -> list[list[str]]:
+    (release,) = report.releases
+    return [[f"{m.name} {m.version}" for m in ring.models] for ring in release.rings]
+
+
+def test_everything_is_built_signed_and_released_once(project: ToyProject) -> None:
+    report = project.apply()
+    assert not report.failures
+    assert versions(report) == [["digits 1.0.0"], ["digits 1.0.0"]]
+    assert [m.report["target"] for m in report.measured] == ["intel-nuc", "raspberry-pi-5"]
+    for name in ("models/digits", "images/digits"):
+        repository = project.repository(name)
+        tagged = repository.resolve("1.0.0")
+        assert tagged is not None
+        assert verify_tree(repository, tagged, project.workspace().public_keys()).bundles
+    assert not project.plan().changed
+
+
+def test_what_is_cached_is_not_built_again(project: ToyProject) -> None:
+    first = project.apply()
+    for name in ("1.0.0", applied_tag("1.0.0")):
+        project.repository().delete(name)
+    second = project.apply()
+    assert (first.cached, second.ran) == (0, 1), "only the tags are put right"
+    assert second.cached == first.ran - 1
+    assert not second.releases, "the release says the same already"
+
+
+def test_two_models_made_from_one_file_are_both_whole(project: ToyProject) -> None:
+    project.model("twin")
+    project.fleet("digits", "twin", targets=["intel-nuc"])
+    assert not project.apply().failures
+    for name in ("digits", "twin"):
+        repository = project.repository(f"models/{name}")
+        tagged = repository.resolve("1.0.0")
+        assert tagged is not None
+        verify_tree(repository, tagged, project.workspace().public_keys())
+
+
+def test_a_failed_variant_stops_its_fleet_alone_and_is_repaired(project: ToyProject) -> None:
+    project.fleet(name="desk", targets=["intel-nuc"])
+    pi = project.root / "targets" / "raspberry-pi-5.yaml"
+    pi.parent.mkdir()
+    pi.write_text(_tiny("raspberry-pi-5"))
+    report = project.apply()
+    assert isinstance(only_error(report), GateError)
+    assert [release.fleet for release in report.releases] == ["desk"]
+    assert report.withheld == {"shop": "it needs: package digits:1.0.0 for raspberry-pi-5"}
+    again = project.plan()
+    assert "not every variant passed" in again.models[0].reasons[0]
+    assert isinstance(only_error(project.apply(plan=again)), GateError)
+    pi.unlink()
+    repaired = project.apply()
+    assert not repaired.failures
+    assert [release.fleet for release in repaired.releases] == ["desk", "shop"]
+    assert not project.plan().changed
+
+
+def test_a_model_without_evaluation_data_keeps_to_the_size_of_its_target(
+    project: ToyProject,
+) -> None:
+    project.model(precision="fp32", evaluated=False)
+    project.fleet(targets=["raspberry-pi-5"])
+    (project.root / "raspberry-pi-5.yaml").write_text(_tiny("raspberry-pi-5"))
+    report = project.apply()
+    with pytest.raises(GateError, match=r"model size is .* allowed is at most 10 B"):
+        report.raise_failure()
+    assert not report.releases
+
+
+@pytest.mark.parametrize(
+    ("says", "error", "words"),
+    [
+        ({"accuracy": 0.5}, GateError, "accuracy is 0.5000, allowed is at least 0.9"),
+        ({"golden": ["y is off by 3"]}, GateError, "golden data: y is off by 3"),
+        ({"refuse": "import"}, ModelError, "it says so"),
+        ({"report": {"samples": 3}}, ToolchainError, "metrics"),
+        ({"report": {"metrics": 3}}, ToolchainError, "host"),
+    ],
+)
+def test_what_is_not_good_enough_is_one_clear_error(
+    small: ToyProject, says: dict[str, object], error: type[Exception], words: str
+) -> None:
+    small.model(says=says, precision="fp32")
+    report = small.apply()
+    with pytest.raises(error, match=words) as caught:
+        report.raise_failure()
+    assert getattr(caught.value, "hint", None)
+    assert not report.releases
+    assert small.repository().resolve("1.0.0") is None
+
+
+def test_a_version_with_other_content_goes_to_the_first_ring_and_is_said(
+    small: ToyProject,
+) -> None:
+    first = small.apply()
+    small.model(says={"accuracy": 0.99}, precision="fp32")
+    plan = small.plan()
+    assert plan.models[0].reasons == ("source changed",)
+    second = small.apply(plan=plan)
+    canary, stable = second.releases[0].rings
+    assert stable.models == first.releases[0].rings[1].models
+    assert canary.models[0].digest != stable.models[0].digest
+    repository = small.repository()
+    for ring in (canary, stable):
+        found = repository.resolve(str(ring.models[0].digest))
+        assert found is not None
+        verify_tree(repository, found, small.workspace().public_keys())
+    assert _is_referenced(small, str(stable.models[0].digest)), "a registry would collect it"
+
+
+def test_the_result_of_another_step_is_not_taken_though_it_is_signed(small: ToyProject) -> None:
+    """Whoever can push can point the tag of a new version's step at an old version's result."""
+    small.apply()
+    old = {step.kind: step for step in _steps(small, "1.0.0")}
+    small.model(version="1.1.0", says={"accuracy": 0.99}, precision="fp32")
+    small.fleet("digits:1.1.0", targets=["intel-nuc"])
+    plan = small.plan()
+    for step in plan.models[0].run:
+        repository = small.repository(step.repository)
+        signed = repository.resolve(old[step.kind].cache_tag) if step.kind in old else None
+        if signed is not None:
+            repository.tag(signed, step.cache_tag)
+    report = small.apply()
+    assert not report.failures
+    assert report.cached == 0
+    repository = small.repository()
+    index = parse_manifest(repository.read_manifest("1.1.0")[1])
+    assert isinstance(index, Index)
+    variant = parse_manifest(repository.read_manifest(str(index.manifests[0].digest))[1])
+    assert isinstance(variant, Manifest)
+    weights = b"".join(repository.read_blob(variant.layers[0]))
+    assert b"0.99" in weights
+
+
+def test_a_cached_result_of_which_something_is_gone_is_made_again(small: ToyProject) -> None:
+    small.apply()
+    imported = next(s for s in _steps(small, "1.0.0") if s.kind is StepKind.IMPORT)
+    record = parse_manifest(small.repository().read_manifest(imported.cache_tag)[1])
+    assert isinstance(record, Manifest)
+    blobs = small.root / "registry" / "models" / "digits" / "blobs" / "sha256"
+    (blobs / record.layers[0].digest.hex).unlink()
+    small.repository().delete("1.0.0")
+    report = small.apply()
+    assert not report.failures
+    assert report.ran >= 1
+    tagged = small.repository().resolve("1.0.0")
+    assert tagged is not None
+    verify_tree(small.repository(), tagged, small.workspace().public_keys())
+
+
+def test_an_applied_record_that_nobody_signed_is_not_released(small: ToyProject) -> None:
+    """A plan believes the record; it could name any index that was ever signed."""
+    small.apply()
+    repository = small.repository()
+    before = repository.resolve("1.0.0")
+    assert before is not None
+    small.model(says={"accuracy": 0.99}, precision="fp32")
+    small.apply()
+    record = parse_manifest(repository.read_manifest(applied_tag("1.0.0"))[1])
+    assert isinstance(record, Manifest)
+    now = repository.resolve("1.0.0")
+    assert now is not None
+    data = b"".join(repository.read_blob(record.config))
+    forged = data.replace(str(now.digest).encode(), str(before.digest).encode())
+    assert forged != data
+    config = type(before).of(forged, record.config.media_type)
+    repository.push_blob(config, forged)
+    evil = Manifest(config, (), artifact_type=record.artifact_type)
+    repository.push_manifest(evil.to_bytes(), evil.media_type, tag=applied_tag("1.0.0"))
+    repository.tag(before, "1.0.0")
+    small.fleet(name="more", targets=["intel-nuc"])
+    plan = small.plan()
+    assert plan.models[0].action is Action.UNCHANGED
+    report = small.apply(plan=plan)
+    assert not any(release.fleet == "more" for release in report.releases)
+    errors = {type(failure.error) for failure in report.failures}
+    assert errors == {SignatureError}
+
+
+def test_an_applied_record_that_changes_after_the_plan_is_not_released(small: ToyProject) -> None:
+    small.apply()
+    small.fleet(name="more", targets=["intel-nuc"])
+    plan = small.plan()
+    small.repository().delete(applied_tag("1.0.0"))
+    assert isinstance(only_error(small.apply(plan=plan)), IntegrityError)
+
+
+@pytest.mark.parametrize("what", ["golden.npz", "builders/toy/build.py"])
+def test_what_changes_after_the_plan_is_refused(small: ToyProject, what: str) -> None:
+    plan = small.plan()
+    with (small.root / what).open("a") as file:
+        file.write("# and more")
+    report = small.apply(plan=plan)
+    assert report.failures
+    assert all(isinstance(failure.error, SourceError) for failure in report.failures)
+    assert "changed while edgectl was running" in report.failures[0].error.message
+
+
+def test_a_file_that_goes_after_the_plan_is_refused(small: ToyProject) -> None:
+    plan = small.plan()
+    (small.root / "golden.npz").unlink()
+    error = only_error(small.apply(plan=plan))
+    assert isinstance(error, SourceError)
+    assert "golden.npz cannot be read any more" in str(error)
+
+
+def test_selecting_a_target_builds_it_and_tags_nothing(project: ToyProject) -> None:
+    report = project.apply(Selection(targets=frozenset({"intel-nuc"})))
+    assert not report.failures
+    assert not report.releases
+    assert list(report.withheld) == ["shop"]
+    assert project.repository().resolve("1.0.0") is None
+    whole = project.apply()
+    assert whole.releases
+    assert whole.cached == report.ran, "what was built for one target is there for all"
+
+
+def test_selecting_a_fleet_releases_it_alone(project: ToyProject) -> None:
+    project.model("tumour")
+    project.fleet("tumour", name="clinic", targets=["intel-nuc"])
+    report = project.apply(Selection(fleets=frozenset({"clinic"})))
+    assert [release.fleet for release in report.releases] == ["clinic"]
+    assert project.repository("models/digits").tags() == {}
+
+
+def test_a_model_that_leaves_the_fleet_leaves_the_first_ring(project: ToyProject) -> None:
+    project.model("digits", precision="fp32")
+    project.model("tumour", precision="fp32")
+    project.fleet("digits", "tumour", targets=["intel-nuc"])
+    project.apply()
+    project.fleet("digits", targets=["intel-nuc"])
+    plan = project.plan()
+    assert plan.fleets[0].reasons == ("ring canary: tumour removed",)
+    assert versions(project.apply(plan=plan)) == [
+        ["digits 1.0.0"],
+        ["digits 1.0.0", "tumour 1.0.0"],
+    ]
+
+
+def test_two_applies_at_once_end_in_one_release(small: ToyProject) -> None:
+    plans = [small.plan(), small.plan()]
+    reports: list[Report] = []
+    threads = [
+        threading.Thread(target=lambda plan=plan: reports.append(small.apply(plan=plan)))
+        for plan in plans
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [release.generation for report in reports for release in report.releases] == [1]
+    assert not small.plan().changed
+
+
+def test_cancelling_leaves_no_file_behind(
+    small: ToyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def stop(step: Step) -> None:
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        small.apply(events=Events(on_start=stop))
+    assert not list(temporary.iterdir())
+    assert small.plan().changed
+
+
+def _tiny(name: str) -> str:
+    """A target of that name whose models may have ten bytes."""
+    return (
+        "apiVersion: edgectl.dev/v1alpha1\nkind: Target\n"
+        f"metadata: {{name: {name}}}\nspec:\n"
+        "  platform: {os: linux, architecture: arm64}\n"
+        "  family: raspberry-pi\n  board: Pi\n  profile: medium\n"
+        "  cpu: {model: Cortex-A76, cores: 4}\n  memory: 8Gi\n  storage: 32Gi\n"
+        "  power: {typical: 5W, max: 12W}\n"
+        "  engine: {name: onnxruntime, version: '>=1.20', providers: [CPUExecutionProvider]}\n"
+        "  precisions: [int8, fp32]\n"
+        "  quantization: {activations: uint8, weights: int8, perChannel: true}\n"
+        "  constraints: {modelSize: 10}\n"
+    )
+
+
+def _steps(project: ToyProject, version: str) -> tuple[Step, ...]:
+    """Every step of a version that the registry has, as if nothing were there."""
+    from edgectl.plan.compare import make_plan
+    from edgectl.plan.observed import Observed
+
+    desired = project.workspace().desired()
+    change = next(c for c in make_plan(desired, Observed()).models if c.model.version == version)
+    return change.run
+
+
+def _is_referenced(project: ToyProject, digest: str) -> bool:
+    """Whether something that has a tag names a manifest."""
+    repository = project.repository()
+    for tag in repository.tags():
+        found, data = repository.read_manifest(tag)
+        parsed = parse_manifest(data)
+        children = parsed.manifests if isinstance(parsed, Index) else ()
+        if digest in {str(found.digest), *(str(child.digest) for child in children)}:
+            return True
+    return False
