@@ -43,7 +43,7 @@ def test_it_tells_the_story_in_order(demo: tuple[Path, str]) -> None:
         "3 to create",
         "Released shopfloor generation 1",
         "Nothing to apply",
-        "verified digits@sha256:",
+        "verified oci-layout:",
         "5 of 5 right",
         "ring canary: digits 1.0.0 -> 1.1.0",
         "Released shopfloor generation 2",
