@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from edgectl.digest import Digest
 from edgectl.errors import ManifestError
 from edgectl.manifest.problem import suggest
 from edgectl.plan.chain import ModelSteps, model_steps
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from edgectl.desired import Desired, DesiredFleet, DesiredModel, ModelKey
-    from edgectl.digest import Digest
     from edgectl.plan.observed import Applied, Observed
     from edgectl.trust.release import FleetRelease, Ring
+
+
+_NOT_BUILT_YET = Digest("0" * 64)
+"""Stands for the index of a model that apply builds first; never leaves this module."""
 
 
 class Action(StrEnum):
@@ -187,27 +191,23 @@ def _fleet_change(
         reason = f"the selection leaves out part of what it needs ({left_out})"
         action = Action.UNCHANGED if not pending and _runs(release, fleet) else Action.BLOCKED
         return FleetChange(fleet, action, (reason,), release)
-    if pending:
-        step = _release_step(fleet, models)
-        action = Action.CREATE if release is None else Action.UPDATE
-        reasons = tuple(f"{':'.join(key)} is built first" for key in pending)
-        return FleetChange(fleet, action, reasons, release, step, pending)
-    return _compare_release(fleet, models, release)
+    return _compare_release(fleet, models, release, pending)
 
 
 def _compare_release(
     fleet: DesiredFleet,
     models: Mapping[ModelKey, ModelChange],
     release: FleetRelease | None,
+    pending: tuple[ModelKey, ...],
 ) -> FleetChange:
     wanted = [
-        model_ref(change.model, change.index)
-        for change in (models[key] for key in fleet.models)
-        if change.index is not None
+        model_ref(models[key].model, models[key].index or _NOT_BUILT_YET) for key in fleet.models
     ]
     step = _release_step(fleet, models)
+    first = tuple(f"{':'.join(key)} is built first" for key in pending)
     if release is None:
-        return FleetChange(fleet, Action.CREATE, ("first release, to every ring",), None, step)
+        reasons = ("first release, to every ring", *first)
+        return FleetChange(fleet, Action.CREATE, reasons, None, step, pending)
     assignment = assign(fleet, wanted, release)
     notes = [
         f"{ref.name}:{ref.version} is held back: it was rolled back; edgectl rollout resume "
@@ -219,12 +219,12 @@ def _compare_release(
         if behind is not None:
             notes.append(f"ring {behind.name} lags; edgectl rollout advance {fleet.name} goes on")
         return FleetChange(fleet, Action.UNCHANGED, tuple(notes), release)
-    reasons: tuple[str, ...] = ()
+    reasons = ()
     if fleet.selector != release.selector:
         reasons += ("selector changed",)
     if assignment.rings != release.rings:
         reasons += _differences(release, assignment.rings)
-    return FleetChange(fleet, Action.UPDATE, (*reasons, *notes), release, step)
+    return FleetChange(fleet, Action.UPDATE, (*reasons, *first, *notes), release, step, pending)
 
 
 def _differences(release: FleetRelease, rings: Sequence[Ring]) -> tuple[str, ...]:
@@ -244,7 +244,7 @@ def _differences(release: FleetRelease, rings: Sequence[Ring]) -> tuple[str, ...
             elif past.version != model.version:
                 lines.append(f"ring {ring.name}: {model.name} {past.version} -> {model.version}")
             elif past.digest != model.digest:
-                lines.append(f"ring {ring.name}: {model.name} {model.version} was built anew")
+                lines.append(f"ring {ring.name}: {model.name} {model.version} built anew")
         lines += [f"ring {ring.name}: {name} removed" for name in versions]
         if (old.selector, old.soak) != (ring.selector, ring.soak):
             lines.append(f"ring {ring.name}: settings changed")

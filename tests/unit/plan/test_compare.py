@@ -241,3 +241,17 @@ def test_keys_depend_on_what_a_step_is_made_from_and_on_nothing_else() -> None:
     assert {s.title: s.key for s in model_steps(model(source=moved), desired()).steps} == one
     other = {s.title: s.key for s in model_steps(model(source=pinned("x")), desired()).steps}
     assert not set(one.values()) & set(other.values())
+
+
+def test_a_version_that_is_built_first_shows_what_its_release_changes() -> None:
+    before = after_apply(desired())
+    (change,) = make_plan(desired(model("digits", "1.1.0")), before).fleets
+    assert change.reasons == (
+        "ring canary: digits 1.0.0 -> 1.1.0",
+        "digits:1.1.0 is built first",
+    )
+    (rebuilt,) = make_plan(desired(model(source=pinned("other"))), before).fleets
+    assert rebuilt.reasons == (
+        "ring canary: digits 1.0.0 built anew",
+        "digits:1.0.0 is built first",
+    )
