@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgectl.apply.publish import PUBLISHERS, is_whole
 from edgectl.apply.result import StepResult, load_result, save_artifact, save_files
 from edgectl.build.builder import find_builder
+from edgectl.build.evaluation import require_complete
 from edgectl.build.runner import Request, run
 from edgectl.engine.host import host_architecture
 from edgectl.errors import SourceError, ToolchainError
@@ -138,4 +139,6 @@ class Executor:
                 f"builder {builder.name!r} made no {min(lacking)} on {step.kind}",
                 hint="see docs/builders.md",
             )
+        if step.kind is StepKind.EVALUATE:
+            require_complete(made.metadata, builder.name)
         return made

@@ -14,6 +14,7 @@ from edgectl.apply.inputs import Inputs
 from edgectl.apply.measured import Measurement, measurements
 from edgectl.apply.release import publish_release, require_signed
 from edgectl.apply.schedule import State, run_steps
+from edgectl.build.card import require_renderer
 from edgectl.engine.host import host_architecture
 from edgectl.errors import EdgectlError
 from edgectl.plan.compare import Action
@@ -68,7 +69,13 @@ class Applier:
         jobs: int | None = None,
         events: Events | None = None,
     ) -> None:
-        """Opens the keys, so that a wrong password stops an apply before it builds anything."""
+        """Opens the keys, so that a wrong password stops an apply before it builds anything.
+
+        Raises KeyFileError, TrustError without a release repository, and ToolchainError where
+        something is to be packaged that could not be.
+        """
+        if any(step.key not in change.cached for change in plan.models for step in change.run):
+            require_renderer()
         self._workspace = workspace
         self._plan = plan
         self._jobs = jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,12 +14,12 @@ from edgectl.plan.step import StepKind
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from edgectl.apply.result import StepResult
     from edgectl.plan.step import Step
 
-TOLERANT = {StepKind.INDEX, StepKind.IMAGE, StepKind.SIGN}
+_TOLERANT = {StepKind.INDEX, StepKind.IMAGE}
 """Kinds that go on with the inputs that are there: one bad variant does not stop the others."""
 
 
@@ -62,16 +63,13 @@ def run_steps(
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
         running: dict[Future[StepResult], Step] = {}
         try:
-            while schedule.waiting or running:
-                for outcome in schedule.blocked():
-                    on_outcome(outcome)
-                for step in schedule.ready(running.values()):
+            while schedule.able or running:
+                for step in schedule.start(running.values()):
                     running[pool.submit(execute, step, schedule.outcomes)] = step
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    outcome = _outcome(running.pop(future), future)
-                    schedule.outcomes[outcome.step.key] = outcome
-                    on_outcome(outcome)
+                    for outcome in schedule.end(_outcome(running.pop(future), future)):
+                        on_outcome(outcome)
         except BaseException:
             cancel.set()
             pool.shutdown(cancel_futures=True)
@@ -80,49 +78,62 @@ def run_steps(
 
 
 class _Schedule:
-    """Which steps wait, and which of them may start."""
+    """Which steps may start: those whose inputs are all there, or lost."""
 
     def __init__(self, steps: tuple[Step, ...], alone: Callable[[Step], bool]) -> None:
-        self.waiting = {step.key: step for step in steps}
-        self._keys = frozenset(self.waiting)
+        keys = frozenset(step.key for step in steps)
         self.outcomes: dict[str, Outcome] = {}
+        self.able: list[Step] = []
         self._alone = alone
+        self._missing = {step.key: len(keys.intersection(step.uses.values())) for step in steps}
+        """Number of inputs that are still to come."""
+        self._users: defaultdict[str, list[Step]] = defaultdict(list)
+        for step in steps:
+            for use in set(step.uses.values()):
+                self._users[use].append(step)
+            if not self._missing[step.key]:
+                self.able.append(step)
 
-    def blocked(self) -> list[Outcome]:
-        """Take out the steps that can no longer run."""
-        found = []
-        for key, step in list(self.waiting.items()):
-            needs = [self.outcomes[use] for use in step.uses.values() if use in self.outcomes]
-            failed = [need for need in needs if need.state is not State.DONE]
-            if not failed or (step.kind in TOLERANT and not self._lost_all(step, failed)):
-                continue
-            outcome = Outcome(step, State.BLOCKED, blocked_by=failed[0].step.key)
-            self.outcomes[key] = outcome
-            del self.waiting[key]
-            found.append(outcome)
-        return found
-
-    def ready(self, running: Iterable[Step]) -> list[Step]:
+    def start(self, running: Collection[Step]) -> list[Step]:
         """Take out the steps that may start now."""
-        active = list(running)
-        if any(self._alone(step) for step in active):
+        if not self.able or any(self._alone(step) for step in running):
             return []
-        able = [step for step in self.waiting.values() if self._has_inputs(step)]
-        together = [step for step in able if not self._alone(step)]
-        chosen = together if together or active else able[:1]
-        for step in chosen:
-            del self.waiting[step.key]
-        return chosen
+        together = [step for step in self.able if not self._alone(step)]
+        if together or running:
+            self.able = [step for step in self.able if self._alone(step)]
+            return together
+        return [self.able.pop(0)]
 
-    def _has_inputs(self, step: Step) -> bool:
-        return all(use in self.outcomes for use in step.uses.values() if use in self._keys)
+    def end(self, outcome: Outcome) -> list[Outcome]:
+        """Note how a step ended; returns that, and those of the steps that can run no longer."""
+        ended = [outcome]
+        for each in ended:  # which grows meanwhile
+            self.outcomes[each.step.key] = each
+            for user in self._users[each.step.key]:
+                self._missing[user.key] -= 1
+                if self._missing[user.key]:
+                    continue
+                blocker = self._blocker(user)
+                if blocker is None:
+                    self.able.append(user)
+                else:
+                    ended.append(Outcome(user, State.BLOCKED, blocked_by=blocker))
+        return ended
 
-    def _lost_all(self, step: Step, failed: list[Outcome]) -> bool:
-        """A tolerant step still needs one of its inputs, and a signature needs the index."""
-        lost = {outcome.step.key for outcome in failed}
-        if step.kind is StepKind.SIGN:
-            return step.uses["index"] in lost or step.uses["image"] in lost
-        return lost >= set(step.uses.values())
+    def _blocker(self, step: Step) -> str | None:
+        """The lost input without which a step cannot run."""
+        uses = step.uses
+        needed = list(uses.values())
+        if step.kind is StepKind.SIGN:  # without an attestation there is still what it signs
+            needed = [uses["index"], uses["image"]]
+        lost = [
+            key
+            for key in needed
+            if key in self.outcomes and self.outcomes[key].state is not State.DONE
+        ]
+        if step.kind in _TOLERANT and len(lost) < len(needed):
+            return None
+        return lost[0] if lost else None
 
 
 def _outcome(step: Step, future: Future[StepResult]) -> Outcome:

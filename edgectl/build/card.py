@@ -6,6 +6,7 @@ again does not change the artifact.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgectl.build.shipped import search_path
@@ -27,6 +28,12 @@ def find_template(repository: Path | None = None) -> Path:
     raise ToolchainError(f"there is no template {TEMPLATE}", hint="reinstall edgectl")
 
 
+def require_renderer() -> None:
+    """Raise ToolchainError where Jinja2 is missing, before anything is built for nothing."""
+    if find_spec("jinja2") is None:
+        raise ToolchainError("model cards need Jinja2", hint="pip install 'edgectl[build]'")
+
+
 def model_card(
     template: Path, signature: ModelSignature, description: str, license_name: str
 ) -> str:
@@ -36,13 +43,10 @@ def model_card(
     `outputs`; of each tensor `name`, `datatype`, `shape`, `transforms` and `labels`. It is rendered
     in Jinja2's sandbox. Raises SourceError if it is faulty, ToolchainError without Jinja2.
     """
-    try:
-        from jinja2 import StrictUndefined, TemplateError
-        from jinja2.sandbox import SandboxedEnvironment
-    except ImportError as error:
-        raise ToolchainError(
-            "model cards need Jinja2", hint="pip install 'edgectl[build]'"
-        ) from error
+    require_renderer()
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
     # Markdown, not HTML: escaping would garble it.
     environment = SandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgectl.errors import ToolchainError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -50,3 +52,20 @@ def report_for(
         "peakMemoryBytes": measured["peakMemoryBytes"],
         "measuredOn": {"architecture": host["architecture"], "cpu": host["cpu"]},
     }
+
+
+def require_complete(raw: Mapping[str, Any], builder: str) -> None:
+    """Check what a builder measured before anything depends on it; raises ToolchainError."""
+    try:
+        report = report_for(raw, target="", architecture=raw["host"]["architecture"], precision="")
+        numbers = [report["sizeBytes"], *report["metrics"].values()]
+        if "measured" in raw:
+            numbers += [report["latency"]["p50"], report["latency"]["p99"]]
+            numbers.append(report["peakMemoryBytes"])
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError("not a number")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ToolchainError(
+            f"builder {builder!r} made a malformed evaluation: {error!r}",
+            hint="let it return what edgectl.engine.evaluate does; see docs/builders.md",
+        ) from error

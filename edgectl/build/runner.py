@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SOURCE_DATE_EPOCH = "315532800"
 """1980-01-01, the oldest time that a ZIP archive can say."""
 _MAX_RESULT_BYTES = 4 << 20
+_MAX_REASON_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def _reason(status: int, tail: list[str]) -> str:
     if status < 0:
         return f"killed by signal {-status} (out of memory?)"
     lines = [line for line in tail if line.strip()]
-    return lines[-1].strip() if lines else f"exit status {status}"
+    return lines[-1].strip()[:_MAX_REASON_CHARACTERS] if lines else f"exit status {status}"
 
 
 def _read_result(builder: Builder, request: Request) -> Result:
@@ -164,7 +165,7 @@ def _read_result(builder: Builder, request: Request) -> Result:
             data = file.read(_MAX_RESULT_BYTES + 1)
         if len(data) > _MAX_RESULT_BYTES:
             raise ValueError(f"larger than {_MAX_RESULT_BYTES} bytes")
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_not_json)
         if value["protocol"] != PROTOCOL:
             raise ValueError(f"protocol {value['protocol']!r}")
         if value["status"] == "refused":
@@ -202,6 +203,11 @@ def _accept(request: Request, value: Mapping[str, Any]) -> Result:
             raise ValueError(f"output {role!r} is not a file of the output directory: {name!r}")
         outputs[role] = path
     return Result(outputs, value["metadata"])
+
+
+def _not_json(name: str) -> None:
+    """Python reads NaN and Infinity, which no digest could be taken of."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def _ignore(progress: Progress) -> None:

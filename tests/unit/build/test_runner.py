@@ -104,10 +104,11 @@ def test_a_kill_is_said(build: Callable[..., Result]) -> None:
         '{"protocol": 1, "status": "ok", "outputs": {"model": "/etc/passwd"}, "metadata": {}}',
         '{"protocol": 1, "status": "ok", "outputs": {"model": "../x"}, "metadata": {}}',
         '{"protocol": 1, "status": "refused"}',
+        '{"protocol": 1, "status": "ok", "outputs": {}, "metadata": {"accuracy": NaN}}',
         "[" * 100_000,
         " " * (5 << 20),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_result_that_is_not_the_protocol(
     build: Callable[..., Result], tmp_path: Path, result: str
