@@ -59,7 +59,7 @@ def main() -> None:
 
     chapter("2. Build, measure, gate, sign, release")
     edgectl("apply")
-    say("A second apply finds nothing to do:")
+    say("\nA second apply finds nothing to do:")
     edgectl("apply")
     edgectl("verify", f"oci-layout:{STATE / 'registry'}/models/digits:1.0.0", "--key", str(PUBLIC))
 
@@ -70,8 +70,9 @@ def main() -> None:
         }
         canary = devices["nuc-01"]
         tell(devices, stack, canary)
+        port = canary.address[1]
     say(f"\nThe whole story took {time.monotonic() - started:.0f} seconds.")
-    next_commands()
+    next_commands(port)
 
 
 def tell(devices: dict[str, Device], stack: ExitStack, canary: Device) -> None:
@@ -80,7 +81,7 @@ def tell(devices: dict[str, Device], stack: ExitStack, canary: Device) -> None:
     say("Each device's hardware is simulated: its facts are those of a profile, and so its")
     say("latencies are this machine's and count for nothing.")
     poll(devices)
-    say("Real scans of handwritten digits, sent as PNG files over HTTP:")
+    say("\nReal scans of handwritten digits, sent as PNG files over HTTP:")
     ask(devices)
 
     chapter("4. Version 1.1.0: to the canary ring first")
@@ -88,7 +89,7 @@ def tell(devices: dict[str, Device], stack: ExitStack, canary: Device) -> None:
     edgectl("plan")
     edgectl("apply")
     poll(devices)
-    say("The canary is healthy, so the rollout goes on:")
+    say("\nThe canary is healthy, so the rollout goes on:")
     edgectl("rollout", "advance", FLEET)
     poll(devices)
     ask(devices)
@@ -100,14 +101,14 @@ def tell(devices: dict[str, Device], stack: ExitStack, canary: Device) -> None:
     change_version("1.1.0", "1.2.0")
     edgectl("apply")
     traffic = stack.enter_context(Traffic(list(devices.values())))
-    say("The canary soaks it against the labelled samples that it holds:")
+    say("\nThe canary soaks it against the labelled samples that it holds:")
     canary.poll(expect_failure=True)
     for name, device in devices.items():
         if device is not canary:
-            say(f"{name} is in the other ring, which never sees 1.2.0:")
+            say(f"\n{name} is in the other ring, which never sees 1.2.0:")
             device.poll()
     sent, failed = traffic.stop()
-    say(f"Requests sent to all devices all along: {sent}; failed: {failed}.")
+    say(f"\nRequests sent to all devices all along: {sent}; failed: {failed}.")
     if failed or not sent:
         sys.exit("the demo failed: requests were lost")
     edgectl("agent", "status", "--config", str(canary.config))
@@ -184,8 +185,8 @@ def say(text: str, *, bold: bool = False) -> None:
     sys.stdout.flush()
 
 
-def next_commands() -> None:
-    """What a person could try now."""
+def next_commands(port: int) -> None:
+    """What a person could try now; `port` is where the canary's device.yaml expects its server."""
     repo = os.path.relpath(REPO)
     say("\nEverything is in .demo/. To go on by hand:", bold=True)
     say(f"""\
@@ -195,7 +196,8 @@ def next_commands() -> None:
   edgectl explain digits --device ../devices/pi-01/device.yaml
   edgectl verify oci-layout:../registry/models/digits:1.1.0 --key ../keys/cosign.pub
   edgectl rollout resume {FLEET}
-  edgectl serve --state ../devices/nuc-01/state --port 8080
+  edgectl serve --state ../devices/nuc-01/state --port {port} &
+  edgectl agent once --config ../devices/nuc-01/device.yaml
 """)
 
 

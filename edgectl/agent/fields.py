@@ -44,6 +44,10 @@ def read_yaml(path: Path, hint: str) -> Any:
         raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes", hint=hint)
     try:
         return yaml.load(data, Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not YAML: {error.problem}", hint=hint) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}", hint=hint) from error
 

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from edgectl.agent.failure import InterruptedUpdateError
 from edgectl.agent.stopping import Stopped, pause
-from edgectl.errors import HealthError
+from edgectl.errors import ConfigError, HealthError
 from edgectl.quantity import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from threading import Event
 
 RUNS = 30
+_ENGINE = ("numpy", "onnxruntime")
 _LOOK = 0.1
 """Seconds between looks at the stop flag while a warm-up runs."""
 _STDERR_KEPT = 500
@@ -91,8 +93,10 @@ def warm_up(
     """Run a model's warm-up; raises UnhealthyModelError if it does not get to an answer.
 
     Raises InterruptedUpdateError, or Stopped, if somebody ended the process: a model cannot send
-    those signals, but systemd sends them to all processes of a service that it stops.
+    those signals, but systemd sends them to all processes of a service that it stops. Raises
+    ConfigError where no engine is installed, which says nothing about a model either.
     """
+    _require_engine()
     command = [sys.executable, "-P", "-m", "edgectl.engine.warmup", str(directory),
                "--threads", str(threads), "--runs", str(runs)]  # fmt: skip
     if samples is not None:
@@ -137,6 +141,15 @@ def require_healthy(
             f"{model} is not healthy on this device: {'; '.join(problems)}",
             hint="release a version that is; this one is not tried again here",
         )
+
+
+def _require_engine() -> None:
+    for package in _ENGINE:
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"this device cannot run models: {package} is not installed",
+                hint="pip install 'edgectl[device]'",
+            )
 
 
 def _run(command: Sequence[str], timeout: float, stop: Event, model: str) -> tuple[bytes, str, int]:

@@ -15,15 +15,19 @@ from edgectl.cli.options import (
     registry_options,
     selection_options,
 )
+from edgectl.cli.release_output import models_text
 from edgectl.quantity import format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edgectl.apply.measured import Measurement
     from edgectl.apply.run import Report
     from edgectl.oci.access import Access
     from edgectl.plan.compare import Selection
+
+_COLUMNS = ("model", "target", "precision", "metric", "imported", "size", "p50", "p99")
 
 
 @click.command()
@@ -51,6 +55,7 @@ def apply(
     from edgectl.cli.password import read_password
     from edgectl.cli.plan import plan_json, show_plan
     from edgectl.cli.progress import show_progress
+    from edgectl.cli.root import show_error
     from edgectl.plan.compare import make_plan
 
     # CI systems cancel a job with SIGTERM: end as on Ctrl-C, with no toolchain left running.
@@ -74,48 +79,60 @@ def apply(
         click.echo(json.dumps(_report_json(plan_json(plan), report), indent=2))
     else:
         _show_report(report)
+    for failure in report.failures[1:]:
+        show_error(failure.error)
     report.raise_failure()
     return 0
 
 
 def _show_report(report: Report) -> None:
     if report.measured:
-        click.echo("Measured:")
-    for measured in report.measured:
-        click.echo(f"  {_measured_text(measured)}")
+        _show_measured(report.measured)
     for release in report.releases:
         click.echo(f"Released {release.fleet} generation {release.generation}:")
         for ring in release.rings:
-            models = ", ".join(f"{model.name} {model.version}" for model in ring.models)
-            click.echo(f"  ring {ring.name:<12} {models}")
-    for error in report.failures:
-        click.secho("Failed: ", fg="red", nl=False)
-        click.echo(f"{error.title}: {error.error.message}")
-        if error.error.hint:
-            click.echo(f"  Next: {error.error.hint}")
+            click.echo(f"  ring {ring.name:<12} {models_text(ring)}")
     for fleet, reason in report.withheld.items():
         click.secho("Not released: ", fg="yellow", nl=False)
         click.echo(f"{fleet}: {reason}")
     click.echo(f"Applied: {report.ran} steps run, {report.cached} cached.")
 
 
-def _measured_text(measured: Measurement) -> str:
-    """One line; a latency only where it was measured on the target's architecture."""
+def _show_measured(measured: Sequence[Measurement]) -> None:
+    """A table; a latency only where it was measured on the target's architecture."""
+    rows = [_COLUMNS, *(_measured_row(each) for each in measured)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    click.echo("Measured:")
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(f"  {'  '.join(cells)}".rstrip())
+    cpus = {each.report["measuredOn"]["cpu"] for each in measured if _is_timed(each)}
+    notes = [f"measured on {', '.join(sorted(cpus))}"] if cpus else []
+    if not all(map(_is_timed, measured)):
+        notes.append("- is left to the warm-up of the devices")
+    click.echo(f"  Latencies: {'; '.join(notes)}")
+
+
+def _is_timed(measured: Measurement) -> bool:
+    return "p50" in measured.report["latency"]
+
+
+def _measured_row(measured: Measurement) -> tuple[str, ...]:
     report = measured.report
-    metrics = ", ".join(
-        f"{name} {value:.4f} (imported {measured.baseline[name]:.4f})"
+    metrics = [
+        (f"{name} {value:.4f}", f"{measured.baseline[name]:.4f}")
         for name, value in report["metrics"].items()
         if name in {"accuracy", "mae"}
-    )
-    latency = report["latency"]
-    if "p50" in latency:
-        times = f"p50 {format_seconds(latency['p50'])}, p99 {format_seconds(latency['p99'])}"
-        latency_text = f"{times} on {report['measuredOn']['cpu']}"
-    else:
-        latency_text = f"latency left to the {latency['left']}"
+    ]
+    latency = [report["latency"].get(quantile) for quantile in ("p50", "p99")]
     return (
-        f"{measured.model:<14} {report['target']:<18} {report['precision']:<5} {metrics}, "
-        f"{format_bytes(report['sizeBytes'])}, {latency_text}"
+        measured.model,
+        report["target"],
+        report["precision"],
+        ", ".join(metric for metric, _ in metrics),
+        ", ".join(imported for _, imported in metrics),
+        format_bytes(report["sizeBytes"]),
+        *("-" if seconds is None else format_seconds(seconds) for seconds in latency),
     )
 
 

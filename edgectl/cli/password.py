@@ -19,8 +19,19 @@ VARIABLE = "EDGECTL_KEY_PASSWORD"
 def read_password(file: Path | None, *, confirm: bool = False) -> bytes:
     """The password of a key: from the file, else the environment, else a prompt.
 
-    Raises KeyFileError where there is none of the three.
+    Raises KeyFileError where there is none of the three, or it is empty and a key is to be made
+    with it (`confirm`).
     """
+    password = _read(file, confirm=confirm)
+    if confirm and not password:
+        raise KeyFileError(
+            "the password is empty, and would protect no key",
+            hint=f"give one with --key-password-file, in {VARIABLE}, or at the prompt",
+        )
+    return password
+
+
+def _read(file: Path | None, *, confirm: bool) -> bytes:
     if file is not None:
         try:
             return file.read_bytes().rstrip(b"\r\n")

@@ -53,7 +53,7 @@ def advance(
 @output_option
 @registry_options
 def resume(fleet: str, root: Path, password_file: Path | None, output: str, access: Access) -> None:
-    """Let versions that FLEET was rolled back from be released again by the next apply."""
+    """Let apply release again what FLEET was rolled back from."""
     from edgectl.apply.workspace import Workspace
     from edgectl.cli.password import read_password
     from edgectl.plan.rollout import resume as without_holds

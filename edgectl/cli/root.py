@@ -13,11 +13,16 @@ from typing import Any
 import click
 
 from edgectl import __version__
-from edgectl.errors import EdgectlError
+from edgectl.errors import ConfigError, EdgectlError
 
 _USAGE_EXIT = 64
 """sysexits.h EX_USAGE: 2 is taken by `plan --detailed-exitcode`."""
 _INTERRUPTED_EXIT = 130
+_EXTRAS = {
+    **dict.fromkeys(("httptools", "numpy", "onnxruntime", "PIL", "uvicorn"), "device"),
+    **dict.fromkeys(("jinja2", "uv"), "build"),
+}
+"""Top-level module to the extra of edgectl that brings it."""
 
 VERBS = {
     "agent": "Run this device: poll, verify, switch, roll back.",
@@ -90,6 +95,10 @@ class _LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Exception as error:  # noqa: BLE001 - the last resort, so that users never see a traceback
+            missing = _missing_extra(error)
+            if missing is not None:
+                show_error(missing)
+                sys.exit(missing.exit_code)
             _show_bug(error)
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
@@ -117,6 +126,17 @@ def show_error(error: EdgectlError) -> None:
     if error.hint:
         click.secho("  Next: ", fg="cyan", nl=False, err=True, color=_color())
         click.echo(error.hint, err=True)
+
+
+def _missing_extra(error: Exception) -> EdgectlError | None:
+    """What to install, if the error is that a package of an extra is not there."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name not in _EXTRAS:
+        return None
+    return ConfigError(
+        f"this needs {name}, which is not installed",
+        hint=f"pip install 'edgectl[{_EXTRAS[name]}]'",
+    )
 
 
 def _show_bug(error: Exception) -> None:

@@ -34,10 +34,10 @@ def status(root: Path, output: str, access: Access) -> None:
     if found.expires is None:
         click.echo("  no releases yet: edgectl trust init, then edgectl apply")
     elif found.expired:
-        click.secho(f"  release metadata expired {found.expires}", fg="red")
+        click.secho(f"  release metadata expired {found.expires:%Y-%m-%d %H:%M} UTC", fg="red")
         click.echo("  Next: edgectl trust refresh")
     else:
-        click.echo(f"  release metadata good until {found.expires}")
+        click.echo(f"  release metadata good until {found.expires:%Y-%m-%d %H:%M} UTC")
     for model in found.models:
         _show_model(model)
     for fleet in found.fleets:

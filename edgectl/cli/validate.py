@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edgectl.cli.options import output_option
+from edgectl.cli.options import output_option, project_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@project_option
 @output_option
-def validate(directory: Path, output: str) -> int:
-    """Check the manifests of the project in DIRECTORY (default: here).
+def validate(root: Path, output: str) -> int:
+    """Check the manifests of the project.
 
     Tells every problem at once, each with file, line, column and field. Reads no registry and
     no data file; `edgectl plan` compares the data files with their sha256.
@@ -23,7 +26,7 @@ def validate(directory: Path, output: str) -> int:
     from edgectl.manifest.problem import ManifestErrors
 
     try:
-        manifests = load_project(directory)
+        manifests = load_project(root)
     except ManifestErrors as errors:
         if output == "text":
             raise

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def verify(ref: str, key_files: tuple[Path, ...], output: str, access: Access) -> None:
     """Verify the tree below REF: a signature on every manifest and index, and every byte.
 
-    REF is host[:port]/repository[:tag|@digest] or oci-layout:PATH[:tag|@digest]; or
-    oci-layout:DIR, a whole registry directory, to verify all that is in it.
+    REF is host[:port]/repository[:tag|@digest] or oci-layout:PATH[:tag|@digest].
+    With oci-layout:DIR, a whole registry directory, everything in it is verified.
     """
     from edgectl.oci.access import open_artifact, open_directory
     from edgectl.trust.keys import load_public

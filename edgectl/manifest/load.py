@@ -63,7 +63,8 @@ def load_project(root: Path) -> ManifestSet:
     project_file = root / PROJECT_FILE
     if not project_file.is_file():
         raise ManifestErrors([
-            Problem(project_file, 1, 1, "is missing", suggestion="name the directory that has it")
+            Problem(project_file, 1, 1, "there is no such file",
+                    suggestion="run edgectl where it is, or name its directory with -C")
         ])  # fmt: skip
     reading.read(project_file)
     for path in _manifest_files(root, reading):

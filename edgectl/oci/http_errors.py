@@ -10,6 +10,7 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from edgectl.errors import (
@@ -29,13 +30,13 @@ MAX_ERROR_BYTES = 64 << 10
 
 _FULL_ERRNOS = {28, 122}  # ENOSPC, EDQUOT of the registry's Linux
 _DENIED_ERRNOS = {1, 13, 30}  # EPERM, EACCES, EROFS
-_LOGIN_HINT = "give --username with a password, or log in with `docker login`"
+_LOGIN_HINT = "give --username and its right password, or log in with `docker login`"
 
 
 def status_error(status: int, headers: Mapping[str, str], body: bytes, doing: str) -> EdgectlError:
     """The error for a response that is no success; `doing` names the registry and the action."""
     codes, text, errnos = _read_errors(body)
-    message = f"{doing}: {text or 'HTTP'} ({status})"
+    message = f"{doing}: {text or responses.get(status, 'HTTP')} ({status})"
     if status == 507 or "no space left" in text or errnos & _FULL_ERRNOS:
         return StorageFullError(
             f"{message}: the registry has no space left", hint="free some space on the registry"

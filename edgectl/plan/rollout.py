@@ -140,7 +140,10 @@ def resume(release: FleetRelease) -> FleetRelease:
     Raises ConfigError if nothing is held.
     """
     if not release.held:
-        raise ConfigError(f"fleet {release.fleet}: nothing is held back")
+        raise ConfigError(
+            f"fleet {release.fleet}: nothing is held back",
+            hint="see edgectl status; edgectl apply releases what the manifests name",
+        )
     return replace(release, generation=release.generation + 1, held=(), reason="rollout resume")
 
 

@@ -18,6 +18,7 @@ from edgectl.serve.deployment import Deployment, Serving, SlotWatcher
 from edgectl.serve.http import BodyReader, BoundedHttpProtocol
 from edgectl.serve.model import Limits, ServedModel
 from edgectl.serve.pool import InferencePool
+from edgectl.serve.slot import slot_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +61,15 @@ def serve(config: ServeConfig, on_listening: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what has been accepted.
 
     Calls `on_listening` with the URL once connections are accepted; models may still be loading.
-    Raises ConfigError if the address cannot be used, and HealthError or IncompatibleError if a
-    single model directory does not load (a slot that does not load is the agent's to deal with).
+    Raises ConfigError if the address cannot be used or there is no slot to pin, and HealthError or
+    IncompatibleError if a single model directory does not load (a slot that does not load is the
+    agent's to deal with).
     """
+    if config.state and config.slot and not slot_path(config.state, config.slot).is_dir():
+        raise ConfigError(
+            f"{config.state} holds no slot {config.slot.hex}",
+            hint="leave --slot out to serve the current one",
+        )
     _collect_rarely()
     limits = Limits(batch=config.max_batch, tensor_bytes=config.max_body)
     load_model = partial(ServedModel.load, threads=config.threads, limits=limits)

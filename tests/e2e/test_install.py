@@ -18,12 +18,16 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def attempt(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run without anything of this environment that could lend the command a module."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
-    result = subprocess.run(
+    return subprocess.run(
         [*map(str, command)], cwd=cwd, env=environment, check=False, capture_output=True, text=True
     )
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    result = attempt(*command, cwd=cwd)
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
@@ -100,4 +104,12 @@ def test_manifests_are_validated_with_the_profiles_of_the_wheel(
     shutil.copytree(ROOT / "manifests", repository, ignore=shutil.ignore_patterns("training"))
     for profile in (repository / "targets").iterdir():
         profile.unlink()
-    run(installed / "edgectl", "validate", repository, cwd=tmp_path)
+    run(installed / "edgectl", "validate", "-C", repository, cwd=tmp_path)
+
+
+def test_a_verb_whose_extra_is_missing_says_what_to_install(
+    installed: Path, tmp_path: Path
+) -> None:
+    done = attempt(installed / "edgectl", "serve", "--state", tmp_path, cwd=tmp_path)
+    assert done.returncode == 20
+    assert "pip install 'edgectl[device]'" in done.stderr

@@ -205,6 +205,12 @@ def test_port_that_is_taken_is_one_clear_error(tmp_path: Path) -> None:
     assert "cannot listen" in done.stderr
 
 
+def test_a_pinned_slot_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    done = _fails("--state", str(tmp_path), "--slot", "0" * 64)
+    assert done.returncode == 20
+    assert "holds no slot 0000" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

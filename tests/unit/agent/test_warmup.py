@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -105,3 +107,24 @@ def test_code_in_the_working_directory_is_never_run(
     monkeypatch.chdir(tmp_path)
     run(model)
     assert probe().versions
+
+
+def test_a_device_without_an_engine_blames_no_model() -> None:
+    """An installation that lacks the extra must not make the device refuse the model for ever."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from threading import Event\n"
+        "from edgectl.agent.warmup import warm_up\n"
+        "from edgectl.errors import ConfigError\n"
+        "try:\n"
+        "    warm_up('digits', Path('unread'), threads=1, timeout=60, stop=Event())\n"
+        "except ConfigError as error:\n"
+        "    print(error, error.hint)\n"
+    )
+    # -S leaves out site-packages: the same as an environment that has none of the packages.
+    command = [sys.executable, "-S", "-c", code]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    assert "numpy is not installed" in done.stdout
+    assert "pip install 'edgectl[device]'" in done.stdout

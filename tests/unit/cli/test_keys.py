@@ -63,6 +63,14 @@ def test_without_a_password_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_password_protects_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECTL_KEY_PASSWORD", "")
+    outcome = edgectl("keys", "generate", "--output-key-prefix", tmp_path / "k")
+    assert outcome.exit_code == 15
+    assert "the password is empty" in outcome.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_show_refuses_what_is_no_public_key(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     outcome = edgectl("keys", "show", tmp_path / "x")

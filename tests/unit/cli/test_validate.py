@@ -23,16 +23,16 @@ def run(*arguments: object) -> Result:
 
 
 def test_a_valid_project_is_said_to_be_valid(project: Path) -> None:
-    result = run("validate", project)
+    result = run("validate", "-C", project)
     assert result.exit_code == 0
     assert result.stdout == f"{project}/edgectl.yaml: valid (models: 1, targets: 17, fleets: 0)\n"
-    machine = json.loads(run("validate", project, "-o", "json").stdout)
+    machine = json.loads(run("validate", "-C", project, "-o", "json").stdout)
     assert machine == {"valid": True, "problems": [], "models": 1, "targets": 17, "fleets": 0}
 
 
 def test_problems_are_told_with_exit_code_3(project: Path) -> None:
     (project / "bad.yaml").write_text("a: [")
-    result = run("validate", project)
+    result = run("validate", "-C", project)
     assert (result.exit_code, result.stdout) == (3, "")
     assert f"1 problem in the manifests:\n  {project}/bad.yaml:1:5: not YAML" in result.stderr
     assert "Next: " in result.stderr
@@ -40,7 +40,7 @@ def test_problems_are_told_with_exit_code_3(project: Path) -> None:
 
 def test_problems_as_json(project: Path) -> None:
     (project / "base.yaml").write_text((project / "base.yaml").read_text().replace("task", "tusk"))
-    result = run("validate", project, "-o", "json")
+    result = run("validate", "-C", project, "-o", "json")
     assert (result.exit_code, result.stderr) == (3, "")
     value: dict[str, Any] = json.loads(result.stdout)
     assert value["valid"] is False
