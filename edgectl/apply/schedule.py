@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,12 +60,15 @@ def run_steps(
     raised.
     """
     schedule = _Schedule(tuple(steps), alone)
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+    jobs = jobs or os.cpu_count() or 1
+    with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[StepResult], Step] = {}
         try:
-            while schedule.able or running:
-                for step in schedule.start(running.values()):
+            while True:
+                for step in schedule.start(running.values(), jobs):
                     running[pool.submit(execute, step, schedule.outcomes)] = step
+                if not running:
+                    break
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     for outcome in schedule.end(_outcome(running.pop(future), future)):
@@ -83,8 +86,9 @@ class _Schedule:
     def __init__(self, steps: tuple[Step, ...], alone: Callable[[Step], bool]) -> None:
         keys = frozenset(step.key for step in steps)
         self.outcomes: dict[str, Outcome] = {}
-        self.able: list[Step] = []
         self._alone = alone
+        self._able: deque[Step] = deque()
+        self._able_alone: deque[Step] = deque()
         self._missing = {step.key: len(keys.intersection(step.uses.values())) for step in steps}
         """Number of inputs that are still to come."""
         self._users: defaultdict[str, list[Step]] = defaultdict(list)
@@ -92,17 +96,18 @@ class _Schedule:
             for use in set(step.uses.values()):
                 self._users[use].append(step)
             if not self._missing[step.key]:
-                self.able.append(step)
+                self._admit(step)
 
-    def start(self, running: Collection[Step]) -> list[Step]:
-        """Take out the steps that may start now."""
-        if not self.able or any(self._alone(step) for step in running):
+    def start(self, running: Collection[Step], jobs: int) -> list[Step]:
+        """Take out the steps that may start now, beside those that run."""
+        if any(self._alone(step) for step in running):
             return []
-        together = [step for step in self.able if not self._alone(step)]
-        if together or running:
-            self.able = [step for step in self.able if self._alone(step)]
-            return together
-        return [self.able.pop(0)]
+        if self._able_alone and not self._able and not running:
+            return [self._able_alone.popleft()]
+        return [self._able.popleft() for _ in range(min(jobs - len(running), len(self._able)))]
+
+    def _admit(self, step: Step) -> None:
+        (self._able_alone if self._alone(step) else self._able).append(step)
 
     def end(self, outcome: Outcome) -> list[Outcome]:
         """Note how a step ended; returns that, and those of the steps that can run no longer."""
@@ -115,7 +120,7 @@ class _Schedule:
                     continue
                 blocker = self._blocker(user)
                 if blocker is None:
-                    self.able.append(user)
+                    self._admit(user)
                 else:
                     ended.append(Outcome(user, State.BLOCKED, blocked_by=blocker))
         return ended
