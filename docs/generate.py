@@ -81,7 +81,7 @@ def _kind_section(kind: str) -> Iterator[str]:
         path, element = waiting.pop(0)
         if path:
             yield from (f"### {kind}: `{path}`", "", _flow(element["description"]), "")
-        yield from ("| field | type | default | example | |", "|---|---|---|---|---|")
+        yield from ("| field | type | default | example | meaning |", "|---|---|---|---|---|")
         required = element.get("required", [])
         below = []
         for name, field in element["properties"].items():
@@ -174,7 +174,11 @@ def command_page() -> str:
 def _command_section(
     command: click.Command, name: str, parent: click.Context | None
 ) -> Iterator[str]:
-    settings: dict[str, Any] = {**command.context_settings, "terminal_width": 100}
+    settings: dict[str, Any] = {
+        **root.context_settings,
+        **command.context_settings,
+        "terminal_width": 100,
+    }
     context = click.Context(command, info_name=name, parent=parent, **settings)
     yield from (f"## {context.command_path}", "", "```text", command.get_help(context), "```", "")
     if isinstance(command, click.Group) and command is not root:

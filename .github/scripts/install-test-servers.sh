@@ -1,9 +1,10 @@
 #!/bin/sh
 # Install the servers and clients that the tests talk to, where they are missing:
-# Debian's docker-registry, skopeo and docker.io. Does nothing when all are there.
+# Debian's curl, docker-registry, skopeo and docker.io. Does nothing when all are there.
 set -eu
 
 missing=''
+command -v curl >/dev/null || missing="$missing curl"
 command -v docker-registry >/dev/null || missing="$missing docker-registry"
 command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v docker >/dev/null && command -v dockerd >/dev/null || missing="$missing docker.io"
