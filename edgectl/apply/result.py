@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
-from edgectl.errors import IntegrityError, NotFoundError, SignatureError
+from edgectl.errors import NotFoundError, SignatureError
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, parse_manifest
 from edgectl.trust import signature
 
@@ -50,7 +50,7 @@ def load_result(
 
     Whoever can push could leave a result, or point the tag of one step at that of another: only a
     record counts that an accepted key signed and that names this step, and only while what it
-    names is there. Raises IntegrityError if the bytes of a record or signature are damaged.
+    names is there. Raises IntegrityError if bytes of a record or its signature are damaged.
     """
     found = repository.resolve(step.cache_tag)
     if found is None:
@@ -69,15 +69,26 @@ def load_result(
 def _read(repository: Repository, found: Descriptor, record: Manifest | Index) -> StepResult | None:
     """What a record that is trusted names; None if some of it is gone."""
     if isinstance(record, Index):
-        (artifact,) = record.manifests
-        return StepResult(artifact) if repository.resolve(str(artifact.digest)) else None
-    if record.config.size > _MAX_RECORD_BYTES:
-        raise IntegrityError(f"{repository.name}@{found.digest}: the record is too large")
+        there = [each for each in record.manifests if repository.resolve(str(each.digest))]
+        return StepResult(there[0]) if there else None
     if not all(repository.has_blob(layer.digest) for layer in record.layers):
         return None
-    metadata = json.loads(b"".join(repository.read_blob(record.config)))
-    files = {layer.annotations[_TITLE]: layer for layer in record.layers}
+    metadata = _facts(repository, record.config)
+    if metadata is None:
+        return None
+    files = {layer.annotations.get(_TITLE, ""): layer for layer in record.layers}
     return StepResult(found, files, metadata)
+
+
+def _facts(repository: Repository, config: Descriptor) -> dict[str, Any] | None:
+    """The facts of a record; None if they are not what this edgectl writes."""
+    if config.size > _MAX_RECORD_BYTES:
+        return None
+    try:
+        facts = json.loads(b"".join(repository.read_blob(config)))
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def save_files(

@@ -1,12 +1,20 @@
-"""Unit tests do not touch the world: connecting beyond the loopback fails at once."""
+"""Unit tests do not touch the world: connecting beyond the loopback fails at once.
+
+And a toy project, for those that need everything to be there but a toolchain.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.support.toy import PASSWORD, ToyProject
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class NetworkForbiddenError(AssertionError):
@@ -41,3 +49,19 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
     monkeypatch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+
+
+@pytest.fixture(scope="session")
+def toolchains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the environment of the toy builder is made, once."""
+    return tmp_path_factory.mktemp("toolchains")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, toolchains: Path, monkeypatch: pytest.MonkeyPatch) -> ToyProject:
+    """A toy project with release metadata, nothing applied."""
+    monkeypatch.setenv("EDGECTL_CACHE", str(toolchains))
+    monkeypatch.setenv("EDGECTL_KEY_PASSWORD", PASSWORD)
+    made = ToyProject(tmp_path / "repo")
+    made.init_trust()
+    return made

@@ -39,11 +39,11 @@ REPORT = {
 
 
 @pytest.fixture
-def small(project: ToyProject) -> ToyProject:
+def small(toy: ToyProject) -> ToyProject:
     """One model for one target, not quantised: the fewest steps."""
-    project.model(precision="fp32")
-    project.fleet(targets=["intel-nuc"])
-    return project
+    toy.model(precision="fp32")
+    toy.fleet(targets=["intel-nuc"])
+    return toy
 
 
 def only_error(report: Report) -> Exception:
@@ -56,66 +56,66 @@ def versions(report: Report) -> list[list[str]]:
     return [[f"{m.name} {m.version}" for m in ring.models] for ring in release.rings]
 
 
-def test_everything_is_built_signed_and_released_once(project: ToyProject) -> None:
-    report = project.apply()
+def test_everything_is_built_signed_and_released_once(toy: ToyProject) -> None:
+    report = toy.apply()
     assert not report.failures
     assert versions(report) == [["digits 1.0.0"], ["digits 1.0.0"]]
     assert [m.report["target"] for m in report.measured] == ["intel-nuc", "raspberry-pi-5"]
     for name in ("models/digits", "images/digits"):
-        repository = project.repository(name)
+        repository = toy.repository(name)
         tagged = repository.resolve("1.0.0")
         assert tagged is not None
-        assert verify_tree(repository, tagged, project.workspace().public_keys()).bundles
-    assert not project.plan().changed
+        assert verify_tree(repository, tagged, toy.workspace().public_keys()).bundles
+    assert not toy.plan().changed
 
 
-def test_what_is_cached_is_not_built_again(project: ToyProject) -> None:
-    first = project.apply()
+def test_what_is_cached_is_not_built_again(toy: ToyProject) -> None:
+    first = toy.apply()
     for name in ("1.0.0", applied_tag("1.0.0")):
-        project.repository().delete(name)
-    second = project.apply()
+        toy.repository().delete(name)
+    second = toy.apply()
     assert (first.cached, second.ran) == (0, 1), "only the tags are put right"
     assert second.cached == first.ran - 1
     assert not second.releases, "the release says the same already"
 
 
-def test_two_models_made_from_one_file_are_both_whole(project: ToyProject) -> None:
-    project.model("twin")
-    project.fleet("digits", "twin", targets=["intel-nuc"])
-    assert not project.apply().failures
+def test_two_models_made_from_one_file_are_both_whole(toy: ToyProject) -> None:
+    toy.model("twin")
+    toy.fleet("digits", "twin", targets=["intel-nuc"])
+    assert not toy.apply().failures
     for name in ("digits", "twin"):
-        repository = project.repository(f"models/{name}")
+        repository = toy.repository(f"models/{name}")
         tagged = repository.resolve("1.0.0")
         assert tagged is not None
-        verify_tree(repository, tagged, project.workspace().public_keys())
+        verify_tree(repository, tagged, toy.workspace().public_keys())
 
 
-def test_a_failed_variant_stops_its_fleet_alone_and_is_repaired(project: ToyProject) -> None:
-    project.fleet(name="desk", targets=["intel-nuc"])
-    pi = project.root / "targets" / "raspberry-pi-5.yaml"
+def test_a_failed_variant_stops_its_fleet_alone_and_is_repaired(toy: ToyProject) -> None:
+    toy.fleet(name="desk", targets=["intel-nuc"])
+    pi = toy.root / "targets" / "raspberry-pi-5.yaml"
     pi.parent.mkdir()
     pi.write_text(_tiny("raspberry-pi-5"))
-    report = project.apply()
+    report = toy.apply()
     assert isinstance(only_error(report), GateError)
     assert [release.fleet for release in report.releases] == ["desk"]
     assert report.withheld == {"shop": "it needs: package digits:1.0.0 for raspberry-pi-5"}
-    again = project.plan()
+    again = toy.plan()
     assert "not every variant passed" in again.models[0].reasons[0]
-    assert isinstance(only_error(project.apply(plan=again)), GateError)
+    assert isinstance(only_error(toy.apply(plan=again)), GateError)
     pi.unlink()
-    repaired = project.apply()
+    repaired = toy.apply()
     assert not repaired.failures
     assert [release.fleet for release in repaired.releases] == ["desk", "shop"]
-    assert not project.plan().changed
+    assert not toy.plan().changed
 
 
 def test_a_model_without_evaluation_data_keeps_to_the_size_of_its_target(
-    project: ToyProject,
+    toy: ToyProject,
 ) -> None:
-    project.model(precision="fp32", evaluated=False)
-    project.fleet(targets=["raspberry-pi-5"])
-    (project.root / "raspberry-pi-5.yaml").write_text(_tiny("raspberry-pi-5"))
-    report = project.apply()
+    toy.model(precision="fp32", evaluated=False)
+    toy.fleet(targets=["raspberry-pi-5"])
+    (toy.root / "raspberry-pi-5.yaml").write_text(_tiny("raspberry-pi-5"))
+    report = toy.apply()
     with pytest.raises(GateError, match=r"model size is .* allowed is at most 10 B"):
         report.raise_failure()
     assert not report.releases
@@ -260,34 +260,34 @@ def test_a_file_that_goes_after_the_plan_is_refused(small: ToyProject) -> None:
     assert "golden.npz cannot be read any more" in str(report.failures[0].error)
 
 
-def test_selecting_a_target_builds_it_and_tags_nothing(project: ToyProject) -> None:
-    report = project.apply(Selection(targets=frozenset({"intel-nuc"})))
+def test_selecting_a_target_builds_it_and_tags_nothing(toy: ToyProject) -> None:
+    report = toy.apply(Selection(targets=frozenset({"intel-nuc"})))
     assert not report.failures
     assert not report.releases
     assert list(report.withheld) == ["shop"]
-    assert project.repository().resolve("1.0.0") is None
-    whole = project.apply()
+    assert toy.repository().resolve("1.0.0") is None
+    whole = toy.apply()
     assert whole.releases
     assert whole.cached == report.ran, "what was built for one target is there for all"
 
 
-def test_selecting_a_fleet_releases_it_alone(project: ToyProject) -> None:
-    project.model("tumour")
-    project.fleet("tumour", name="clinic", targets=["intel-nuc"])
-    report = project.apply(Selection(fleets=frozenset({"clinic"})))
+def test_selecting_a_fleet_releases_it_alone(toy: ToyProject) -> None:
+    toy.model("tumour")
+    toy.fleet("tumour", name="clinic", targets=["intel-nuc"])
+    report = toy.apply(Selection(fleets=frozenset({"clinic"})))
     assert [release.fleet for release in report.releases] == ["clinic"]
-    assert project.repository("models/digits").tags() == {}
+    assert toy.repository("models/digits").tags() == {}
 
 
-def test_a_model_that_leaves_the_fleet_leaves_the_first_ring(project: ToyProject) -> None:
-    project.model("digits", precision="fp32")
-    project.model("tumour", precision="fp32")
-    project.fleet("digits", "tumour", targets=["intel-nuc"])
-    project.apply()
-    project.fleet("digits", targets=["intel-nuc"])
-    plan = project.plan()
+def test_a_model_that_leaves_the_fleet_leaves_the_first_ring(toy: ToyProject) -> None:
+    toy.model("digits", precision="fp32")
+    toy.model("tumour", precision="fp32")
+    toy.fleet("digits", "tumour", targets=["intel-nuc"])
+    toy.apply()
+    toy.fleet("digits", targets=["intel-nuc"])
+    plan = toy.plan()
     assert plan.fleets[0].reasons == ("ring canary: tumour removed",)
-    assert versions(project.apply(plan=plan)) == [
+    assert versions(toy.apply(plan=plan)) == [
         ["digits 1.0.0"],
         ["digits 1.0.0", "tumour 1.0.0"],
     ]
@@ -340,19 +340,19 @@ def _tiny(name: str) -> str:
     )
 
 
-def _steps(project: ToyProject, version: str) -> tuple[Step, ...]:
+def _steps(toy: ToyProject, version: str) -> tuple[Step, ...]:
     """Every step of a version that the registry has, as if nothing were there."""
     from edgectl.plan.compare import make_plan
     from edgectl.plan.observed import Observed
 
-    desired = project.workspace().desired()
+    desired = toy.workspace().desired()
     change = next(c for c in make_plan(desired, Observed()).models if c.model.version == version)
     return change.run
 
 
-def _is_referenced(project: ToyProject, digest: str) -> bool:
+def _is_referenced(toy: ToyProject, digest: str) -> bool:
     """Whether something that has a tag names a manifest."""
-    repository = project.repository()
+    repository = toy.repository()
     for tag in repository.tags():
         found, data = repository.read_manifest(tag)
         parsed = parse_manifest(data)
