@@ -28,10 +28,12 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """One fleet of the manifests."""
+    """One fleet, of the manifests or of an earlier release."""
 
     name: str
     release: FleetRelease | None
+    wanted: bool
+    """Whether the manifests name it. One that they no longer do keeps its last release."""
 
     @property
     def lagging(self) -> str | None:
@@ -73,6 +75,7 @@ class Status:
             "fleets": [
                 {
                     "name": fleet.name,
+                    "wanted": fleet.wanted,
                     "lagging": fleet.lagging,
                     "release": json.loads(fleet.release.to_bytes()) if fleet.release else None,
                 }
@@ -85,6 +88,7 @@ def read_status(workspace: Workspace) -> Status:
     """Read the status; raises the store's and TUF's errors."""
     desired = workspace.desired()
     observed = workspace.observe(desired)
+    wanted = {fleet.name for fleet in desired.fleets}
     return Status(
         str(workspace.store.location),
         workspace.expires(),
@@ -98,6 +102,7 @@ def read_status(workspace: Workspace) -> Status:
             for model in desired.models
         ),
         tuple(
-            FleetStatus(fleet.name, observed.releases.get(fleet.name)) for fleet in desired.fleets
+            FleetStatus(name, observed.releases.get(name), name in wanted)
+            for name in sorted(wanted | observed.releases.keys())
         ),
     )

@@ -57,5 +57,7 @@ def _show_fleet(fleet: FleetStatus) -> None:
     for ring in fleet.release.rings:
         note = "  (lags)" if ring.name == fleet.lagging else ""
         click.echo(f"  ring {ring.name:<12} {models_text(ring)}{note}")
+    if not fleet.wanted:
+        click.echo("  not in the manifests: its devices go on with this release")
     for held in fleet.release.held:
         click.echo(f"  held {held.model} {held.version} ({held.reason})")

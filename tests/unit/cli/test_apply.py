@@ -121,6 +121,13 @@ def test_status_before_and_after(small: ToyProject) -> None:
     assert after["fleets"][0]["release"]["generation"] == 1
     assert not after["expired"]
     assert "generation 1, apply" in run(small, "status").stdout
+    (small.root / "fleet-shop.yaml").unlink()
+    small.fleet(name="other", targets=["intel-nuc"])
+    assert [(f["name"], f["wanted"]) for f in must(small, "status")["fleets"]] == [
+        ("other", True),
+        ("shop", False),
+    ]
+    assert "not in the manifests" in run(small, "status").stdout
 
 
 def test_a_release_advances_rolls_back_is_held_and_resumes(small: ToyProject) -> None:
