@@ -83,7 +83,7 @@ class Device:
         with (self._directory / "agent.log").open("a") as log:
             log.write(done.stderr)
         states = re.findall(r" state=(\w+)(?: seconds=([\d.]+))?", done.stderr)
-        way = " → ".join(
+        way = "→".join(
             f"{state} {float(seconds):.1f}s" if float(seconds or 0) >= 1 else state
             for state, seconds in states
         )

@@ -26,6 +26,8 @@ EDGECTL = str(Path(sys.executable).with_name("edgectl"))
 REPO = STATE / "repo"
 MODEL = REPO / "models" / "digits.yaml"
 FLEET = "shopfloor"
+PUBLIC = "../keys/cosign.pub"
+"""Relative to the repository, where every command runs."""
 PROJECT = """\
 apiVersion: edgectl.dev/v1alpha1
 kind: Project
@@ -61,7 +63,7 @@ def main() -> None:
     edgectl("apply")
     say("\nA second apply finds nothing to do:")
     edgectl("apply")
-    edgectl("verify", f"oci-layout:{STATE / 'registry'}/models/digits:1.0.0", "--key", str(PUBLIC))
+    edgectl("verify", "oci-layout:../registry/models/digits:1.0.0", "--key", PUBLIC)
 
     with ExitStack() as stack:
         devices = {
@@ -111,7 +113,7 @@ def tell(devices: dict[str, Device], stack: ExitStack, canary: Device) -> None:
     say(f"\nRequests sent to all devices all along: {sent}; failed: {failed}.")
     if failed or not sent:
         sys.exit("the demo failed: requests were lost")
-    edgectl("agent", "status", "--config", str(canary.config))
+    edgectl("agent", "status", "--config", f"../devices/{canary.name}/device.yaml")
 
     chapter("6. The operator rolls back")
     edgectl("rollback", FLEET, "--to", "1")
@@ -132,14 +134,11 @@ def prepare() -> None:
     password = STATE / "keys" / "password"
     password.touch(mode=0o600)
     password.write_text(secrets.token_urlsafe(24))
-    edgectl("keys", "generate", "--output-key-prefix", str(PUBLIC.with_suffix("")),
-            "--key-password-file", str(password))  # fmt: skip
+    edgectl("keys", "generate", "--output-key-prefix", PUBLIC.removesuffix(".pub"),
+            "--key-password-file", "../keys/password")  # fmt: skip
     edgectl("trust", "init")
     for name, profile, ring in DEVICES:
         Device.create(STATE / "devices" / name, profile, ring, FLEET, CHECKOUT / "manifests")
-
-
-PUBLIC = STATE / "keys" / "cosign.pub"
 
 
 def change_version(old: str, new: str) -> None:
@@ -165,8 +164,7 @@ def ask(devices: dict[str, Device]) -> None:
 
 def edgectl(*arguments: str) -> None:
     """Run one command as a person would, from the repository of manifests."""
-    shown = " ".join(argument.replace(str(STATE), "..") for argument in arguments)
-    say(f"\n$ edgectl {shown}", bold=True)
+    say(f"\n$ edgectl {' '.join(arguments)}", bold=True)
     done = subprocess.run([EDGECTL, *arguments], cwd=REPO, check=False)
     if done.returncode:
         sys.exit(done.returncode)
