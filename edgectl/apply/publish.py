@@ -17,6 +17,7 @@ from edgectl.oci.descriptor import Descriptor, Manifest, Platform, parse_manifes
 from edgectl.oci.image import Variant, assemble_model_image, push_image
 from edgectl.plan.observed import APPLIED_TYPE, Applied, applied_tag
 from edgectl.plan.step import StepKind
+from edgectl.trust import signature
 from edgectl.trust.attestation import attest as attach
 from edgectl.trust.tree import sign_tree
 
@@ -171,8 +172,11 @@ def sign(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     config = Descriptor.of(record, APPLIED_TYPE)
     models.push_blob(config, record)
     manifest = Manifest(config, (), artifact_type=APPLIED_TYPE)
-    tag = applied_tag(version)
-    return models.push_manifest(manifest.to_bytes(), manifest.media_type, tag=tag)
+    made = models.push_manifest(manifest.to_bytes(), manifest.media_type)
+    # Before it is tagged: a plan believes the tag, and no release follows what is not signed.
+    signature.sign(models, made, run.key)
+    models.tag(made, applied_tag(version))
+    return made
 
 
 PUBLISHERS: Mapping[StepKind, Publisher] = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgectl.apply.events import Events
+from edgectl.apply.run import Applier
 from edgectl.build.process import CancelledError
 from edgectl.errors import (
     GateError,
@@ -18,16 +20,17 @@ from edgectl.errors import (
     ToolchainError,
 )
 from edgectl.oci.descriptor import Index, Manifest, parse_manifest
-from edgectl.plan.compare import Action, Selection
-from edgectl.plan.observed import applied_tag
+from edgectl.plan.compare import Action, Selection, make_plan
+from edgectl.plan.observed import Observed, applied_tag
 from edgectl.plan.step import Step, StepKind
 from edgectl.trust.tree import verify_tree
+from tests.support.dying_store import DiedError, DyingStore
+from tests.support.toy import PASSWORD, ToyProject
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.apply.run import Report
-    from tests.support.toy import ToyProject
 
 
 REPORT = {
@@ -342,9 +345,6 @@ def _tiny(name: str) -> str:
 
 def _steps(toy: ToyProject, version: str) -> tuple[Step, ...]:
     """Every step of a version that the registry has, as if nothing were there."""
-    from edgectl.plan.compare import make_plan
-    from edgectl.plan.observed import Observed
-
     desired = toy.workspace().desired()
     change = next(c for c in make_plan(desired, Observed()).models if c.model.version == version)
     return change.run
@@ -360,3 +360,34 @@ def _is_referenced(toy: ToyProject, digest: str) -> bool:
         if digest in {str(found.digest), *(str(child.digest) for child in children)}:
             return True
     return False
+
+
+@pytest.mark.slow
+def test_dying_after_every_single_write_it_ends_in_the_digests_of_one_run(
+    small: ToyProject, tmp_path: Path
+) -> None:
+    deaths = 0
+    while True:
+        workspace = small.workspace()
+        desired = workspace.desired()
+        plan = make_plan(desired, workspace.observe(desired))
+        dying = replace(workspace, store=DyingStore(workspace.store))
+        try:
+            report = Applier(dying, plan, PASSWORD.encode(), jobs=1).run()
+            break
+        except DiedError:
+            deaths += 1
+            assert deaths < 500, "it comes no further"
+    assert not report.failures
+    assert deaths > 20
+    assert not small.plan().changed
+    undisturbed = ToyProject(tmp_path / "undisturbed")
+    undisturbed.init_trust()
+    undisturbed.model(precision="fp32")
+    undisturbed.fleet(targets=["intel-nuc"])
+    undisturbed.apply()
+    for name in ("models/digits", "images/digits"):
+        ours, theirs = (each.repository(name).resolve("1.0.0") for each in (small, undisturbed))
+        assert ours is not None
+        assert ours == theirs
+        verify_tree(small.repository(name), ours, small.workspace().public_keys())
