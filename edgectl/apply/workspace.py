@@ -148,6 +148,7 @@ class Workspace:
                     f"needs are in {self._path(self.manifests.project.spec.trust.directory)}",
                     hint="put the private keys there, or release where they are",
                 )
+        trust.unlock()
         return trust
 
     @property

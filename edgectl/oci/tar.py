@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GZIP_LEVEL = 6
+_MAX_EPOCH_DIGITS = 10
+"""Until the year 2286; with more, a date no longer fits where archives and configs keep it."""
 
 
 def source_date_epoch() -> int:
@@ -28,9 +30,10 @@ def source_date_epoch() -> int:
     Follows reproducible-builds.org's specification; raises ConfigError if it is not a number.
     """
     text = os.environ.get("SOURCE_DATE_EPOCH", "0")
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_EPOCH_DIGITS):
         raise ConfigError(
-            f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds", hint="for example 0"
+            f"SOURCE_DATE_EPOCH is {text[:40]!r}, not a number of seconds that a file can carry",
+            hint="for example 0",
         )
     return int(text)
 

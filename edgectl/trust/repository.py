@@ -187,6 +187,15 @@ class TrustRepository:
                 before = target
         return releases
 
+    def unlock(self) -> None:
+        """Open the keys that a release is signed with, as far as they are here.
+
+        Raises KeyFileError if the password does not open one: before there is anything to undo.
+        """
+        root = self._root().signed
+        for role in ROLES[1:]:
+            self._keyring.signers(root.roles[role].keyids)
+
     def status(self) -> list[RoleStatus]:
         """Versions, expiry and keys of each role."""
         state = self._read()

@@ -12,7 +12,7 @@ from edgectl.oci.descriptor import EMPTY_CONFIG, Descriptor, Manifest
 from edgectl.oci.layout import LayoutStore
 from edgectl.plan.observed import APPLIED_TYPE, applied_tag
 from edgectl.trust.keyfile import write_key_pair
-from edgectl.trust.keys import generate
+from edgectl.trust.keys import generate, load_private
 from tests.support.toy import PASSWORD
 
 if TYPE_CHECKING:
@@ -51,6 +51,19 @@ def test_release_keys_that_are_elsewhere_stop_an_apply_before_it_builds(toy: Toy
     for file in (toy.root / "trust").rglob("*.key"):
         file.unlink()
     with pytest.raises(KeyFileError, match="keys that a release needs"):
+        toy.apply()
+    assert not (toy.root / "registry" / "models").exists()
+
+
+def test_release_keys_with_another_password_stop_an_apply_before_it_builds(
+    toy: ToyProject,
+) -> None:
+    trust = toy.root / "trust"
+    key = load_private(trust / "targets.key", PASSWORD.encode())
+    for file in trust.glob("targets.*"):
+        file.unlink()
+    write_key_pair(trust / "targets", key, b"another")
+    with pytest.raises(KeyFileError, match="password"):
         toy.apply()
     assert not (toy.root / "registry" / "models").exists()
 

@@ -86,9 +86,12 @@ def test_source_date_epoch(
     build_layer(files, tmp_path / "layer")
     with tarfile.open(tmp_path / "layer") as tar:
         assert {entry.mtime for entry in tar} == {1700000000}
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
-    with pytest.raises(ConfigError, match="yesterday"):
-        source_date_epoch()
+    for wrong in ("yesterday", "-1", "9" * 11, "\u0663"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
+        with pytest.raises(ConfigError, match="not a number of seconds"):
+            source_date_epoch()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "9" * 10)
+    build_layer(files, tmp_path / "far")
 
 
 @pytest.mark.parametrize("name", ["relative", "/", "/a/../b", "/a//b", "/a/", "/a/./b", ""])
