@@ -6,8 +6,8 @@ position, clocks and paths are stripped, and every library runs on one thread.
 
 from __future__ import annotations
 
+from edgectl.build.kit.evaluating import evaluate
 from edgectl.build.protocol import main
-from evaluating import evaluate
 from importing import import_model
 from quantizing import optimize
 

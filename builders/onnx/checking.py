@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx.inliner
 from onnx import numpy_helper
 
+from edgectl.build.kit.onnxfile import graphs_of, tensors_of
+from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError
-from graphs import graphs_of, tensors_of
-from wording import first_line, listed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_MODEL_BYTES = (2 << 30) - 1
 """Protobuf's own limit for one message."""
-
-_DATATYPES = {
-    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
-    "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
-    "FP16": "float16", "FP32": "float32", "FP64": "float64",
-}  # fmt: skip
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -109,44 +103,3 @@ def check_weights(model: onnx.ModelProto) -> None:
                 node=tensor.name,
                 hint="the training diverged: train again and export a healthy checkpoint",
             )
-
-
-def check_signature(
-    model: onnx.ModelProto, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
-) -> None:
-    """Refuse a model whose inputs and outputs are not the ones that the manifest declares."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    takes = [value for value in model.graph.input if value.name not in constants]
-    for what, declared, found in (
-        ("inputs", inputs, takes),
-        ("outputs", outputs, list(model.graph.output)),
-    ):
-        names = [value.name for value in found]
-        wanted = [spec["name"] for spec in declared]
-        if sorted(names) != sorted(wanted):
-            raise RefusalError(
-                "signature-differs",
-                f"the model's {what} are {listed(names)}, the manifest declares {listed(wanted)}",
-                hint=f"correct spec.{what} of the Model, or export with these names",
-            )
-        by_name = {value.name: value.type.tensor_type for value in found}
-        for spec in declared:
-            _check_tensor(spec, by_name[spec["name"]], what)
-
-
-def _check_tensor(spec: dict[str, Any], found: onnx.TypeProto.Tensor, what: str) -> None:
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(found.elem_type).name
-    dims = [d.dim_value if d.HasField("dim_value") else -1 for d in found.shape.dim]
-    fits = not found.HasField("shape") or (
-        len(dims) == len(spec["shape"])
-        and all(have in (-1, want) for have, want in zip(dims, spec["shape"], strict=True))
-    )
-    if dtype != _DATATYPES.get(spec["datatype"]) or not fits:
-        raise RefusalError(
-            "signature-differs",
-            f"{spec['name']!r} is {dtype} {dims} in the model, "
-            f"{spec['datatype']} {spec['shape']} in the manifest",
-            node=spec["name"],
-            hint=f"correct spec.{what} of the Model; -1 is a free dimension, which the model must "
-            "be exported with",
-        )

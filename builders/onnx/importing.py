@@ -10,12 +10,13 @@ import onnx.shape_inference
 import onnx.version_converter
 import onnxruntime
 
-from arrays import first_samples
-from checking import check_signature, load_model
+from checking import load_model
+from edgectl.build.kit import agreement, onnxfile
+from edgectl.build.kit.data import real_inputs
+from edgectl.build.kit.onnxfile import check_signature, finish, opset_of, save
+from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import Done, RefusalError, Task, report
-from graphs import finish, opset_of, save
 from runtime import open_session, session_options
-from wording import first_line
 
 MIN_OPSET = 13
 """The first opset with per-channel QuantizeLinear."""
@@ -42,8 +43,9 @@ def import_model(task: Task) -> Done:
     finish(model, task.model)
     save(model, Path("model.onnx"))
     report(0.8, "comparing with the source")
-    samples = first_samples(task)
-    difference = compare_outputs(source, Path("model.onnx"), samples) if samples else None
+    samples = real_inputs(task)
+    expected, actual = (onnxfile.run(path, samples.arrays) for path in (source, Path("model.onnx")))
+    agreed = agreement.check(expected, actual, samples, **TOLERANCE)
     return Done(
         {"model": "model.onnx"},
         {
@@ -52,8 +54,7 @@ def import_model(task: Task) -> Done:
             "nodes": len(model.graph.node),
             "parameters": parameter_count(model),
             "operators": sorted({node.op_type for node in model.graph.node}),
-            "checkedSamples": len(next(iter(samples.values()))) if samples else 0,
-            "maxDifference": difference,
+            "agreement": agreed,
         },
     )
 
@@ -97,26 +98,6 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     folded = onnx.load_model(target)
     target.unlink()
     return folded
-
-
-def compare_outputs(source: Path, result: Path, samples: dict[str, np.ndarray]) -> float:
-    """The largest difference of any output on the same inputs; refuses one beyond TOLERANCE."""
-    expected, actual = (
-        open_session(path.read_bytes(), session_options()).run(None, samples)
-        for path in (source, result)
-    )
-    largest = 0.0
-    for want, got in zip(expected, actual, strict=True):
-        if not np.allclose(got, want, rtol=TOLERANCE["relative"], atol=TOLERANCE["absolute"]):
-            raise RefusalError(
-                "outputs-changed",
-                "clean-up changed the model's outputs by "
-                f"{float(np.abs(got - want).max()):.3g}, more than {TOLERANCE['absolute']:g}",
-                hint="report this model: its operators do not survive constant folding",
-            )
-        if want.size:
-            largest = max(largest, float(np.abs(np.subtract(got, want, dtype=np.float64)).max()))
-    return largest
 
 
 def parameter_count(model: onnx.ModelProto) -> int:

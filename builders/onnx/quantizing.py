@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from calibration import Batches, batch_size, read_calibration
+from calibration import Batches, batch_size
+from edgectl.build.kit.data import calibration as read_calibration
+from edgectl.build.kit.onnxfile import finish, save
 from edgectl.build.protocol import Done, RefusalError, Task, report
-from graphs import finish, save
 from runtime import open_session, session_options
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ def optimize(task: Task) -> Done:
             hint="set optimize.precision of the Model, or precisions of the Target",
         )
     report(0.1, "reading calibration data")
-    model = onnx.load_model(task.inputs["model"])
-    data = read_calibration(task.inputs.get("calibration"), model)
+    data = read_calibration(task)
     report(0.2, f"calibrating on {len(next(iter(data.values())))} samples")
     quantize(task.inputs["model"], target, data, DEFAULTS | task.params)
     quantized = onnx.load_model(target)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnxruntime
 
+from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError
-from wording import first_line
 
 
 def session_options() -> onnxruntime.SessionOptions:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import skl2onnx
 import sklearn
 import skops.io
@@ -21,13 +20,15 @@ from skl2onnx.common import data_types, exceptions
 from sklearn.base import is_classifier
 from sklearn.exceptions import InconsistentVersionWarning
 
+from edgectl.build.kit import agreement, onnxfile
+from edgectl.build.kit.data import real_inputs
+from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import Done, RefusalError, Task, main, report
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 MAX_FILE_BYTES = 4 << 30
-MAX_CHECKED_SAMPLES = 256
 OPSET = 17
 """Read by ONNX Runtime from 1.12 and by TensorRT from 8.5."""
 ML_OPSET = 3
@@ -64,11 +65,13 @@ def import_model(task: Task) -> Done:
     check_signature(estimator, feature, output)
     report(0.4, "converting")
     model = convert(estimator, feature, output)
-    finish(model, task.model)
-    Path("model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    onnxfile.finish(model, task.model)
+    onnxfile.save(model, Path("model.onnx"))
     report(0.8, "comparing with the estimator")
-    samples = first_samples(task, feature)
-    difference = None if samples is None else compare(estimator, Path("model.onnx"), samples)
+    samples = real_inputs(task)
+    expected = predict(estimator, samples.arrays[feature["name"]], output["shape"])
+    actual = onnxfile.run(Path("model.onnx"), samples.arrays)
+    agreed = agreement.check({output["name"]: expected}, actual, samples, **TOLERANCE)
     return Done(
         {"model": "model.onnx"},
         {
@@ -79,8 +82,7 @@ def import_model(task: Task) -> Done:
             "nodes": len(model.graph.node),
             "parameters": sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer),
             "operators": sorted({node.op_type for node in model.graph.node}),
-            "checkedSamples": 0 if samples is None else len(samples),
-            "maxDifference": difference,
+            "agreement": agreed,
         },
     )
 
@@ -154,7 +156,7 @@ def _check_versions(messages: list[Warning | str]) -> None:
 def _does_not_load(error: Exception) -> RefusalError:
     return RefusalError(
         "does-not-load",
-        f"not a readable .skops file: {_first_line(error)}",
+        f"not a readable .skops file: {first_line(error)}",
         hint="save it again with skops.io.dump",
     )
 
@@ -210,14 +212,14 @@ def convert(
     except (exceptions.MissingConverter, exceptions.MissingShapeCalculator) as error:
         raise RefusalError(
             "unsupported-estimator",
-            f"a part of {_type_name(estimator)} has no ONNX form: {_first_line(error)}",
+            f"a part of {_type_name(estimator)} has no ONNX form: {first_line(error)}",
             node=_type_name(estimator),
             hint="use estimators that skl2onnx supports (its documentation lists them)",
         ) from error
     except Exception as error:
         raise RefusalError(
             "not-convertible",
-            f"{_type_name(estimator)} cannot be converted: {_first_line(error)}",
+            f"{_type_name(estimator)} cannot be converted: {first_line(error)}",
             node=_type_name(estimator),
             hint="fit it on plain numeric features and save it again",
         ) from error
@@ -261,76 +263,14 @@ def _rename(graph: onnx.GraphProto, old: str, output: dict[str, Any]) -> None:
     )
 
 
-def finish(model: onnx.ModelProto, name: str) -> None:
-    """Strip versions and chance names, so that the same estimator gives the same bytes."""
-    for index, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{index}"
-        node.doc_string = ""
-    model.graph.name = name
-    model.graph.doc_string = model.doc_string = model.domain = ""
-    model.producer_name, model.producer_version = "edgectl", ""
-    model.model_version = 0
-    used = {node.domain for node in model.graph.node}
-    opsets = sorted((o.domain, o.version) for o in model.opset_import if o.domain in used)
-    del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(*opset) for opset in opsets)
-    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
-
-
-def first_samples(task: Task, feature: dict[str, Any]) -> np.ndarray | None:
-    """Some real rows to compare on; None if the request has no data."""
-    path = task.inputs.get("evaluation", task.inputs.get("calibration"))
-    if path is None:
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            rows = data[feature["name"]][:MAX_CHECKED_SAMPLES]
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise RefusalError(
-            "data-unreadable",
-            f"{path.name} has no readable array {feature['name']!r}: {_first_line(error)}",
-            hint="write it with numpy.savez, one array named as each input",
-        ) from error
-    if list(rows.shape[1:]) != feature["shape"][1:]:
-        raise RefusalError(
-            "data-shape",
-            f"{path.name}: array {feature['name']!r} is {list(rows.shape)}, "
-            f"the model takes {feature['shape']}",
-            node=feature["name"],
-            hint="make the data with the columns that the model was trained with",
-        )
-    return rows
-
-
-def compare(estimator: BaseEstimator, path: Path, rows: np.ndarray) -> float:
-    """The largest difference between model and estimator; refuses one beyond TOLERANCE."""
-    predict = estimator.predict_proba if is_classifier(estimator) else estimator.predict
-    expected = np.asarray(predict(rows))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    actual = session.run(None, {session.get_inputs()[0].name: rows})[0]
-    actual = actual.reshape(expected.shape)
-    difference = float(np.abs(actual.astype(np.float64) - expected).max())
-    if not np.allclose(actual, expected, rtol=TOLERANCE["relative"], atol=TOLERANCE["absolute"]):
-        raise RefusalError(
-            "outputs-changed",
-            f"the converted model differs from {_type_name(estimator)} by {difference:.3g}, "
-            f"more than {TOLERANCE['absolute']:g}",
-            node=_type_name(estimator),
-            hint="fit the pipeline on float32 features, so that float32 is all it needs",
-        )
-    return difference
+def predict(estimator: BaseEstimator, rows: np.ndarray, shape: list[int]) -> np.ndarray:
+    """What the estimator itself gives for the rows, in the declared shape of the output."""
+    call = estimator.predict_proba if is_classifier(estimator) else estimator.predict
+    return np.asarray(call(rows), np.float32).reshape(shape)
 
 
 def _type_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[0].strip() if lines else type(error).__name__)[:300]
 
 
 if __name__ == "__main__":

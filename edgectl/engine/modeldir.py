@@ -65,6 +65,13 @@ class ModelDirectory:
         return session
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a model: of the file, or of all files of the directory that it is."""
+    if path.is_dir():
+        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    return path.stat().st_size
+
+
 def read_signature(path: Path) -> ModelSignature:
     """Read a `signature.json`; raises EngineError if it is missing, too large or malformed."""
     try:

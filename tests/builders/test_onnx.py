@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.builders.conftest import Build
 
 pytestmark = pytest.mark.slow  # making the toolchains takes minutes, once
-INT8 = {
+INT8 = SIGNATURE | {
     "precision": "int8",
     "activations": "uint8",
     "weights": "int8",
@@ -76,8 +76,8 @@ def test_import_compares_with_the_source(build: Build, tmp_path: Path) -> None:
         "evaluation": save_rows(tmp_path / "e.npz"),
     }
     metadata = build("onnx", "import", inputs, SIGNATURE).metadata
-    assert metadata["checkedSamples"] == 32
-    assert 0 <= metadata["maxDifference"] < 1e-4
+    assert metadata["agreement"]["samples"] == 32
+    assert 0 <= metadata["agreement"]["maxDifference"] < 1e-4
     assert metadata["parameters"] == 15
 
 
@@ -179,7 +179,7 @@ def optimize_refusal(
         ({"x": np.ones((8, 5), np.float32)}, "float32 [8, 5], the model takes float32 [-1, 4]"),
         ({"x": np.ones((8, 4))}, "float64 [8, 4], the model takes float32 [-1, 4]"),
         ({"x": np.ones((8, 2, 2), np.float32)}, "float32 [8, 2, 2], the model takes"),
-        ({"x": np.ones((0, 4), np.float32)}, "0 samples"),
+        ({"x": np.ones((0, 4), np.float32)}, "{'x': 0} samples"),
         ({"x": np.full((8, 4), np.nan, np.float32)}, "NaN"),
         ({"x": None, "image": np.ones(3)}, "no array 'x'; it has 'image'"),
         ({"x": np.array([object()])}, "not a readable npz"),
@@ -223,7 +223,9 @@ def test_a_batch_that_does_not_divide_the_samples_is_refused(build: Build, tmp_p
     model = dense()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 5
     data = save_rows(tmp_path / "c.npz", count=32)
-    assert "whole batches of 5" in optimize_refusal(build, model, data, tmp_path)
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [5, 4]}]
+    said = optimize_refusal(build, model, data, tmp_path, inputs=inputs)
+    assert "whole batches of 5" in said
 
 
 def test_fp32_passes_through(build: Build, tmp_path: Path) -> None:
