@@ -27,3 +27,7 @@ class UnsupportedError(EngineError):
         super().__init__(message)
         self.operator = operator
         self.node = node
+
+
+class EngineUnavailableError(UnsupportedError):
+    """The engine itself, or the hardware that it runs on, is not on this machine."""

@@ -20,8 +20,10 @@ from edgectl.engine.errors import EngineError, InputError
 from edgectl.engine.golden import check_golden
 from edgectl.engine.host import describe_host
 from edgectl.engine.measure import measure_apart
+from edgectl.engine.modeldir import file_size
 from edgectl.engine.npz import read_npz
-from edgectl.engine.session import DEFAULT_PROVIDERS, load_session
+from edgectl.engine.options import EngineOptions
+from edgectl.engine.session import load_session
 from edgectl.engine.signature import TensorSpec
 
 if TYPE_CHECKING:
@@ -32,17 +34,20 @@ if TYPE_CHECKING:
     from edgectl.engine.session import Session
 
 DEFAULT_RUNS = 100
+ENGINE_PARAMS = ("providers", "device", "workspace")
+"""Params that an engine reads, as a signature's `engine` has them."""
 _BATCH = 32
 
 
 def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate as the builder protocol asks.
 
-    `inputs` has `model` (an ONNX file), `evaluation` (an .npz with one array for each input and
-    one of labels) and optionally `golden` (see `edgectl.engine.golden`). `params`: `labels` names
+    `inputs` has `model` (the file, or the directory with it), `evaluation` (an .npz with one array
+    for each input and one of labels) and optionally `golden` (see `edgectl.engine.golden`). `params`: `labels` names
     the array of labels, `task` is `classification` or `regression`, `outputs` declares the outputs
     (the first is evaluated; `transforms` and `labels` of it are optional); optional are
-    `providers`, `threads` (1), `runs` (100), `latency` (False: do not measure) and
+    `engine` (onnxruntime), `providers`, `device`, `threads` (1), `runs` (100), `latency` (False: do
+    not measure) and
     `goldenTolerance` (`absolute`, `relative`, `top1`).
 
     The result is `{"metrics": {…}, "samples": rows, "sizeBytes": …, "host": {…}}` and, where there
@@ -51,14 +56,16 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
     "peakMemoryBytes"}`. Raises EngineError and InputError.
     """
     model, data = Path(inputs["model"]), Path(inputs["evaluation"])
-    providers = tuple(params.get("providers") or DEFAULT_PROVIDERS)
+    engine = {key: params[key] for key in ENGINE_PARAMS if params.get(key)}
+    engine["name"] = str(params.get("engine", "onnxruntime"))
     threads = int(params.get("threads", 1))
-    session = load_session(model, providers=providers, threads=threads)
+    options = EngineOptions.from_json(engine)
+    session = load_session(model, engine=engine["name"], options=options, threads=threads)
     arrays = read_npz(data)
     result: dict[str, Any] = {
         "metrics": _metrics(session, arrays, params),
         "samples": row_count(session, arrays),
-        "sizeBytes": model.stat().st_size,
+        "sizeBytes": file_size(model),
         "host": {**describe_host(), "engine": session.engine, "providers": list(session.providers)},
     }
     if "golden" in inputs:
@@ -69,7 +76,7 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
         result["measured"] = measure_apart(
             model,
             data,
-            providers=providers,
+            engine=engine,
             threads=threads,
             runs=int(params.get("runs", DEFAULT_RUNS)),
         )

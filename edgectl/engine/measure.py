@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.errors import EngineError
+from edgectl.engine.options import EngineOptions
 from edgectl.engine.session import Session, load_session
 
 if TYPE_CHECKING:
@@ -107,9 +108,11 @@ def peak_memory() -> int:
 
 
 def measure_apart(
-    model: Path, data: Path, *, providers: Sequence[str], threads: int, runs: int
+    model: Path, data: Path, *, engine: Mapping[str, Any], threads: int, runs: int
 ) -> dict[str, Any]:
     """Measure a model in a process of its own, on the first row of an .npz.
+
+    `engine` is the engine's `name` and options, as a signature has them.
 
     The result has `latency`, `loadSeconds` and `peakMemoryBytes` (of the whole process, Python and
     engine included). Raises EngineError if the process fails.
@@ -117,7 +120,7 @@ def measure_apart(
     request = {
         "model": str(model),
         "data": str(data),
-        "providers": list(providers),
+        "engine": dict(engine),
         "threads": threads,
         "runs": runs,
     }
@@ -136,7 +139,10 @@ def _measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
     start = time.perf_counter()
     session = load_session(
-        Path(request["model"]), providers=request["providers"], threads=request["threads"]
+        Path(request["model"]),
+        engine=request["engine"].get("name", "onnxruntime"),
+        options=EngineOptions.from_json(request["engine"]),
+        threads=request["threads"],
     )
     load_seconds = time.perf_counter() - start
     arrays = read_npz(Path(request["data"]), rows=fixed_batch(session) or 1)

@@ -1,23 +1,20 @@
-"""A model as it lies on a device: `model.onnx`, `signature.json`, `golden.npz`, maybe more."""
+"""A model as it lies on a device: its file, `signature.json`, `golden.npz`, maybe assets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgectl.engine.errors import EngineError
+from edgectl.engine.options import EngineOptions
 from edgectl.engine.session import (
-    DEFAULT_PROVIDERS,
     Session,
+    find_model_file,
     load_session,
     mismatches,
-    model_file_name,
+    model_file_names,
 )
 from edgectl.engine.signature import ModelSignature
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SIGNATURE_FILE = "signature.json"
 GOLDEN_FILE = "golden.npz"
@@ -40,23 +37,23 @@ class ModelDirectory:
         """Read the signature and find the files; raises EngineError for what is missing or bad."""
         path = Path(path)
         signature = read_signature(path / SIGNATURE_FILE)
-        model_file = path / model_file_name(str(signature.engine.get("name", "onnxruntime")))
+        engine = str(signature.engine.get("name", "onnxruntime"))
+        model_file = find_model_file(path, model_file_names(engine))
         golden = path / GOLDEN_FILE
-        if not model_file.is_file():
-            raise EngineError(f"model directory {path} has no {model_file.name}")
         return cls(path, signature, model_file, golden if golden.is_file() else None)
 
-    def load(self, *, providers: Sequence[str] | None = None, threads: int = 1) -> Session:
-        """Load the model with the engine and the providers that its signature names.
+    def load(self, *, threads: int = 1, cache: Path | None = None) -> Session:
+        """Load the model with the engine that its signature names, as it says.
+
+        `cache` is a directory for what the engine compiles on this machine.
 
         Raises EngineError as `load_session` does, and if the file is not what the signature says.
         """
         engine = self.signature.engine
-        wanted = providers or engine.get("providers") or DEFAULT_PROVIDERS
         session = load_session(
             self.model_file,
             engine=str(engine.get("name", "onnxruntime")),
-            providers=tuple(wanted),
+            options=EngineOptions.from_json(engine, cache),
             threads=threads,
         )
         if problems := mismatches(session, self.signature):

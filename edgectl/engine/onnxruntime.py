@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MODEL_FILE = "model.onnx"
+    from edgectl.engine.options import EngineOptions
 
 _CPU = "CPUExecutionProvider"
 _FATAL_ONLY = 4
@@ -69,9 +69,9 @@ class OnnxRuntimeSession:
         _return_free_memory()
 
 
-def load(path: Path, *, providers: Sequence[str], threads: int) -> OnnxRuntimeSession:
+def load(path: Path, *, options: EngineOptions, threads: int) -> OnnxRuntimeSession:
     """Load an ONNX file; see `edgectl.engine.session.load_session`."""
-    chosen = _choose(providers)
+    chosen = _choose(options.providers)
     try:
         session = ort.InferenceSession(
             str(path),

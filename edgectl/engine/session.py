@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from edgectl.engine.errors import UnsupportedError
+from edgectl.engine.errors import EngineError, EngineUnavailableError, UnsupportedError
+from edgectl.engine.options import EngineOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 
     from edgectl.engine.signature import ModelSignature, TensorSpec
 
-ENGINES = {"onnxruntime": "edgectl.engine.onnxruntime"}
-"""Engine name to the module that adapts it; each has `load(path, *, providers, threads)` and
-`MODEL_FILE`, the name of the model's file in a model directory."""
-
-DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+MODEL_FILES: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("model.onnx",),
+    "openvino": ("model.xml",),
+    "tensorrt": ("model.plan", "model.onnx"),
+    "litert": ("model.tflite",),
+    "tflm": ("model.tflite",),
+    "coreml": ("model.mlpackage", "model.mlmodel"),
+}
+"""Engine to the names that the model's file can have in a model directory, the first that is there
+counts. The engine `x` is adapted by the module `edgectl.engine.x`, which has `load(path, *,
+options, threads)`."""
 
 
 class Session(Protocol):
@@ -52,32 +59,49 @@ class Session(Protocol):
 
 
 class _Adapter(Protocol):
-    MODEL_FILE: str
-
-    def load(self, path: Path, *, providers: Sequence[str], threads: int) -> Session: ...
+    def load(self, path: Path, *, options: EngineOptions, threads: int) -> Session: ...
 
 
 def load_session(
     path: Path,
     *,
     engine: str = "onnxruntime",
-    providers: Sequence[str] = DEFAULT_PROVIDERS,
+    options: EngineOptions | None = None,
     threads: int = 1,
 ) -> Session:
-    """Load a model file.
+    """Load a model file, or the one in a directory.
 
     A requested provider that this machine lacks is left out if `CPUExecutionProvider` is also
     requested (`Session.providers` then says what is in use); otherwise loading fails.
 
     Raises UnsupportedError for an unknown engine, an absent provider, or an operator that the
-    engine lacks (with its node), and EngineError for a file that is no model.
+    engine lacks (with its node), EngineUnavailableError for an engine that is not on this machine,
+    and EngineError for a file that is no model.
     """
-    return _adapter(engine).load(path, providers=providers, threads=threads)
+    names = model_file_names(engine)
+    if path.is_dir() and path.suffix != ".mlpackage":
+        path = find_model_file(path, names)
+    return _adapter(engine).load(path, options=options or EngineOptions(), threads=threads)
 
 
-def model_file_name(engine: str) -> str:
-    """The name that the model's file has in a model directory, such as `model.onnx`."""
-    return _adapter(engine).MODEL_FILE
+def model_file_names(engine: str) -> tuple[str, ...]:
+    """The names that the model's file can have in a model directory, such as `model.onnx`.
+
+    Raises UnsupportedError for an unknown engine.
+    """
+    try:
+        return MODEL_FILES[engine]
+    except KeyError:
+        known = ", ".join(sorted(MODEL_FILES))
+        raise UnsupportedError(f"engine {engine!r} is not one of: {known}") from None
+
+
+def find_model_file(directory: Path, names: Sequence[str]) -> Path:
+    """The model's file in a directory; raises EngineError if there is none."""
+    for name in names:
+        if (directory / name).exists():
+            return directory / name
+    raise EngineError(f"model directory {directory} has no {' or '.join(names)}")
 
 
 def mismatches(session: Session, signature: ModelSignature) -> list[str]:
@@ -127,8 +151,8 @@ def _shapes_agree(declared: Sequence[int], actual: Sequence[int]) -> bool:
 
 def _adapter(engine: str) -> _Adapter:
     try:
-        module = ENGINES[engine]
-    except KeyError:
-        known = ", ".join(sorted(ENGINES))
-        raise UnsupportedError(f"engine {engine!r} is not one of: {known}") from None
-    return cast("_Adapter", importlib.import_module(module))
+        return cast("_Adapter", importlib.import_module(f"edgectl.engine.{engine}"))
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"the engine {engine} is not installed here: {error}"
+        ) from error

@@ -14,6 +14,7 @@ from edgectl.build.evaluation import report_for
 from edgectl.build.gates import Refusal, violations
 from edgectl.engine import transforms
 from edgectl.engine.golden import check_golden
+from edgectl.engine.options import EngineOptions
 from edgectl.engine.session import load_session
 from edgectl.manifest.load import load_project
 from tests.support.builders import MANIFESTS
@@ -147,7 +148,7 @@ def test_int8_is_the_same_twice_and_passes_its_gates(
     assert gates
     assert violations(report, gates=gates, limits={}, baseline=baseline) == ()
 
-    session = load_session(model, providers=CPU, threads=1)
+    session = load_session(model, options=EngineOptions(CPU), threads=1)
     tolerance = model_of(name).signature().golden_tolerance
     assert check_golden(session, data_of(name, version, "golden"), tolerance) == []
     session.close()
@@ -167,7 +168,7 @@ def test_real_images_through_the_declared_preprocessing(
     assert len(rows) == 40
     images = [transforms.preprocess(spec, (folder / row["file"]).read_bytes()) for row in rows]
     batch = np.stack([image.reshape(1, 8, 8) for image in images])
-    session = load_session(imported("digits", version), providers=CPU)
+    session = load_session(imported("digits", version), options=EngineOptions(CPU))
     best = session.run({"image": batch})["logits"].argmax(axis=1)
     session.close()
     accuracy = float(np.mean(best == [int(row["label"]) for row in rows]))

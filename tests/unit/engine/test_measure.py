@@ -60,9 +60,7 @@ def test_measures_in_a_process_of_its_own(tmp_path: Path) -> None:
     model = write_linear(tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=np.ones((7, 3), np.float32), label=np.zeros(7))
     ballast = np.ones(256 << 20, np.uint8)
-    measured = measure_apart(
-        model, tmp_path / "d.npz", providers=["CPUExecutionProvider"], threads=1, runs=10
-    )
+    measured = measure_apart(model, tmp_path / "d.npz", engine={}, threads=1, runs=10)
     assert measured["latency"]["runs"] == 10
     assert measured["latency"]["batch"] == 1
     assert measured["loadSeconds"] > 0
@@ -75,7 +73,7 @@ def test_a_failing_process_is_one_error(tmp_path: Path) -> None:
         measure_apart(
             tmp_path / "m.onnx",
             tmp_path / "d.npz",
-            providers=["CPUExecutionProvider"],
+            engine={},
             threads=1,
             runs=1,
         )

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgectl.engine.errors import EngineError, InputError, UnsupportedError
+from edgectl.engine.options import EngineOptions
 from edgectl.engine.session import load_session, mismatches
 from edgectl.engine.signature import ModelSignature, TensorSpec
 from tests.support.models import write_linear, write_onnx
@@ -147,12 +148,14 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 
 def test_falls_back_to_the_cpu_only_where_asked(tmp_path: Path) -> None:
     path = write_linear(tmp_path / "m.onnx")
-    session = load_session(path, providers=("TensorrtExecutionProvider", "CPUExecutionProvider"))
+    session = load_session(
+        path, options=EngineOptions(("TensorrtExecutionProvider", "CPUExecutionProvider"))
+    )
     assert session.providers == ("CPUExecutionProvider",)
     with pytest.raises(UnsupportedError, match="TensorrtExecutionProvider"):
-        load_session(path, providers=("TensorrtExecutionProvider",))
+        load_session(path, options=EngineOptions(("TensorrtExecutionProvider",)))
     with pytest.raises(UnsupportedError, match="none"):
-        load_session(path, providers=())
+        load_session(path, options=EngineOptions(()))
 
 
 def test_refuses_an_unknown_engine(tmp_path: Path) -> None:
