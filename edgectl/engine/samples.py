@@ -1,8 +1,9 @@
 """Labelled samples: a directory with `labels.csv` and the files it names.
 
-`labels.csv` has the columns `file` and `label`. A file is a picture (through the declared
-pre-processing), an .npy array of one row, or a .json list of one row's values or object of them by
-input name. A label is one of the model's labels or a class index.
+`labels.csv` has the columns `file` and `label`. A file is encoded data (a picture, a recording, a
+text or a row, through the declared pre-processing), an .npy array of one row, or, where the model
+takes no encoded rows, a .json list of one row's values or object of them by input name. A label is
+one of the model's labels or a class index.
 """
 
 from __future__ import annotations
@@ -44,35 +45,57 @@ class Accuracy:
         return self.correct / self.total
 
 
-def measure_accuracy(session: Session, signature: ModelSignature, directory: Path) -> Accuracy:
+def measure_accuracy(
+    session: Session, signature: ModelSignature, directory: Path, *, assets: Path | None = None
+) -> Accuracy:
     """Answer every sample as the server would, and count the right ones.
 
-    Raises InputError for unusable samples (a file that does not decode is named), and EngineError
-    if the model fails.
+    `assets` is the model's directory, where its transforms find their files. Raises InputError for
+    unusable samples (a file that does not decode is named), and EngineError if the model fails.
     """
     samples = read_samples(directory)
-    correct = sum(predict(session, signature, s.file) == _wanted(signature, s) for s in samples)
+    correct = sum(
+        predict(session, signature, sample.file, assets=assets) == _wanted(signature, sample)
+        for sample in samples
+    )
     return Accuracy(correct, len(samples))
 
 
-def predict(session: Session, signature: ModelSignature, file: Path) -> int:
-    """The class index that the model answers for one file, by its first output."""
+def predict(
+    session: Session, signature: ModelSignature, file: Path, *, assets: Path | None = None
+) -> int:
+    """The class index that the model answers for one file, by its first output; raises InputError
+    if that holds detections, which are no class."""
     output = signature.outputs[0]
-    answer = session.run(read_inputs(signature, file))[output.name]
-    scores = transforms.scores(output, answer)
-    return int(predicted_classes(scores)[0])
+    inputs = read_inputs(signature, file, assets=assets)
+    outputs = session.run(inputs)
+    run = transforms.Run(signature.inputs, signature.outputs, inputs, outputs)
+    answer = transforms.postprocess(output, outputs[output.name], run)
+    if isinstance(answer, transforms.Classes):
+        return int(answer.indices[0].flat[0])
+    if isinstance(answer, tuple):
+        raise InputError(
+            f"output {output.name!r} holds detections; labels.csv is for models that answer a class"
+        )
+    return int(predicted_classes(answer)[0])
 
 
-def read_inputs(signature: ModelSignature, file: Path) -> dict[str, NDArray[Any]]:
+def read_inputs(
+    signature: ModelSignature, file: Path, *, assets: Path | None = None
+) -> dict[str, NDArray[Any]]:
     """One sample's input arrays, batch dimension included."""
     try:
         if file.suffix == ".npy":
             return {_only_input(signature): read_npy(file, max_bytes=_MAX_BYTES)[None]}
         data = _read(file)
-        if file.suffix == ".json":
+        kinds = {transforms.encoded_kind(spec) for spec in signature.inputs}
+        if file.suffix == ".json" and kinds != {"row"}:
             return _tabular(signature, json.loads(data))
-        name = _only_input(signature)
-        return {name: transforms.preprocess(signature.inputs[0], data)}
+        if len(kinds) > 1:
+            _only_input(signature)
+        return {
+            spec.name: transforms.preprocess(spec, data, assets).array for spec in signature.inputs
+        }
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"sample {file.name}: {error}") from error
 

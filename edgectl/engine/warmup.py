@@ -70,7 +70,7 @@ def _fill(
         report["latency"] = latency.to_json()
         report["peakMemoryBytes"] = peak_memory()
     if samples is not None:
-        accuracy = measure_accuracy(session, model.signature, samples)
+        accuracy = measure_accuracy(session, model.signature, samples, assets=model.path)
         report["accuracy"], report["samples"] = accuracy.share, accuracy.total
 
 

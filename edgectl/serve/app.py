@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from edgectl import __version__
 from edgectl.engine.errors import InputError
+from edgectl.engine.transforms import encoded_kind
 from edgectl.serve import metadata, metrics
 from edgectl.serve.http import BodyReader, ClientGoneError, HttpError, Response, header
 from edgectl.serve.pool import QueueFullError
@@ -229,7 +230,7 @@ def _infer_and_encode(model: ServedModel, request: InferRequest) -> tuple[bytes,
 
 def _parse(model: ServedModel, headers: list[tuple[bytes, bytes]], body: bytes) -> InferRequest:
     kind = header(headers, b"content-type") or b""
-    if kind.startswith(b"image/"):
+    if _is_encoded(kind, model):
         return raw_request(model.signature.inputs, body, encoded=True)
     value = header(headers, _HEADER_LENGTH)
     if value is None:
@@ -240,6 +241,14 @@ def _parse(model: ServedModel, headers: list[tuple[bytes, bytes]], body: bytes) 
     if length == 0:
         return raw_request(model.signature.inputs, body, encoded=False)
     return parse_request(body, length)
+
+
+def _is_encoded(content_type: bytes, model: ServedModel) -> bool:
+    """Whether the body is one encoded datum. Web pages send JSON as text unless they are told not
+    to, so text is only that for a model that takes some."""
+    if content_type.startswith(b"text/"):
+        return encoded_kind(model.signature.inputs[0]) in ("text", "row")
+    return content_type.startswith((b"image/", b"audio/"))
 
 
 def _find(models: dict[str, ServedModel] | Any, name: str, version: str | None) -> ServedModel:

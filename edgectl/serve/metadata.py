@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgectl.engine.transforms import accepts_encoded
+from edgectl.engine.transforms import encoded_kind
+from edgectl.serve.answers import served_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,13 +29,13 @@ def server(version: str) -> dict[str, Any]:
 
 
 def model(signature: ModelSignature) -> dict[str, Any]:
-    """`GET /v2/models/<model>`: an input that also takes encoded images says so."""
+    """`GET /v2/models/<model>`: an input that also takes encoded data says which kind."""
     return {
         "name": signature.name,
         "versions": [signature.version],
         "platform": f"{_engine(signature)}_onnx",
         "inputs": [_tensor(spec) | _encoded(spec) for spec in signature.inputs],
-        "outputs": [_tensor(spec) for spec in signature.outputs],
+        "outputs": [_tensor(spec) for spec in served_outputs(signature)],
     }
 
 
@@ -47,7 +48,7 @@ def config(signature: ModelSignature) -> dict[str, Any]:
         "backend": _engine(signature),
         "max_batch_size": 0,
         "input": [_triton(spec) for spec in signature.inputs],
-        "output": [_triton(spec) for spec in signature.outputs],
+        "output": [_triton(spec) for spec in served_outputs(signature)],
     }
 
 
@@ -68,7 +69,8 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _encoded(spec: TensorSpec) -> dict[str, Any]:
-    return {"parameters": {"encoded_image": True}} if accepts_encoded(spec) else {}
+    kind = encoded_kind(spec)
+    return {"parameters": {"encoded": kind}} if kind else {}
 
 
 def _triton(spec: TensorSpec) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.errors import InputError
 from edgectl.engine.tensors import datatype_of, numpy_dtype
+from edgectl.engine.transforms import sharing
 from edgectl.serve import codec
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ class RequestedOutput:
     binary: bool
     classification: int = 0
     """Answer with this many best classes (`score:index:label`) instead of the tensor."""
-    postprocess: bool = False
-    """Answer with what the output's declared transforms make of the tensor."""
+    postprocess: bool | None = None
+    """Answer with what the output's declared transforms make of the tensor. None, where the client
+    does not say, is yes for the answers of a detector, and no for the tensors of any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +119,13 @@ def parse_request(body: bytes, header_length: int | None) -> InferRequest:
 def raw_request(specs: Sequence[TensorSpec], body: bytes, *, encoded: bool) -> InferRequest:
     """A request whose whole body is the content of the model's only input.
 
-    Either one encoded image, or (Triton's raw binary request) a tensor, whose one open dimension
-    follows from its size; outputs answer such a tensor in binary form. Raises InputError.
+    Either one encoded datum, such as an image, which several inputs may share, or (Triton's raw
+    binary request) a tensor, whose one open dimension follows from its size; outputs answer such a
+    tensor in binary form. Raises InputError.
     """
-    if len(specs) != 1:
-        raise InputError(f"the model takes {len(specs)} inputs, so the request must be in JSON")
     spec = specs[0]
+    if len(specs) != max(1, len(sharing(specs, spec)) if encoded else 1):
+        raise InputError(f"the model takes {len(specs)} inputs, so the request must be in JSON")
     if encoded or spec.datatype == "BYTES":
         element = memoryview(codec.encode_element(body))
         return InferRequest((InputTensor(spec.name, "BYTES", (1,), element),))
@@ -240,7 +243,9 @@ def _parse_outputs(
         if type(count) is not int or count < 0:
             raise InputError(f"output {name!r}: 'classification' must be a number of classes")
         binary = _flag(parameters, "binary_data", default=default_binary)
-        postprocess = _flag(parameters, "postprocess", default=False)
+        postprocess = None
+        if "postprocess" in parameters:
+            postprocess = _flag(parameters, "postprocess", default=False)
         outputs.append(RequestedOutput(name, binary, count, postprocess))
     _refuse_duplicates([output.name for output in outputs], "output")
     return tuple(outputs)

@@ -166,7 +166,9 @@ def test_real_images_through_the_declared_preprocessing(
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 40
-    images = [transforms.preprocess(spec, (folder / row["file"]).read_bytes()) for row in rows]
+    images = [
+        transforms.preprocess(spec, (folder / row["file"]).read_bytes()).array for row in rows
+    ]
     batch = np.stack([image.reshape(1, 8, 8) for image in images])
     session = load_session(imported("digits", version), options=EngineOptions(CPU))
     best = session.run({"image": batch})["logits"].argmax(axis=1)

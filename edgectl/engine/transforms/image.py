@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from edgectl.engine.transforms.geometry import Box, Geometry
+
 _PLUGINS = {
     "PNG": "PIL.PngImagePlugin",
     "JPEG": "PIL.JpegImagePlugin",
@@ -32,6 +34,14 @@ _PLUGINS = {
     "WEBP": "PIL.WebPImagePlugin",
 }
 _CHANNELS = {"L": 1, "RGB": 3, "BGR": 3}
+_FILTERS = {
+    "bilinear": "BILINEAR",
+    "nearest": "NEAREST",
+    "area": "BOX",
+    "bicubic": "BICUBIC",
+    "lanczos": "LANCZOS",
+}
+"""What the filters are called in Pillow."""
 _PILLOW_WARNS_ABOVE = 89_478_485
 _EXIF_ORIENTATION = 0x0112
 
@@ -199,7 +209,8 @@ class Resize:
     """To width x height. Downscaling is antialiased as Pillow does it, but for `nearest`.
 
     `stretch` ignores the aspect ratio; `contain` keeps all of the picture and pads it evenly with
-    `fill` (letterbox); `cover` keeps the middle and cuts off what is over.
+    `fill` (letterbox); `cover` keeps the middle and cuts off what is over. `shorter` scales until
+    the shorter side fits and keeps what is over, for a `crop` to follow, as torchvision's Resize.
     """
 
     width: int
@@ -211,35 +222,67 @@ class Resize:
     def __post_init__(self) -> None:
         parameters.whole("width", self.width, most=1 << 14)
         parameters.whole("height", self.height, most=1 << 14)
-        parameters.choice("fit", self.fit, ("stretch", "contain", "cover"))
-        parameters.choice("filter", self.filter, ("bilinear", "nearest", "area", "bicubic"))
+        parameters.choice("fit", self.fit, ("stretch", "contain", "cover", "shorter"))
+        parameters.choice("filter", self.filter, tuple(_FILTERS))
         parameters.per_channel("fill", self.fill)
+        if self.fit == "shorter" and self.width != self.height:
+            raise ValueError("parameters 'width' and 'height' must be equal with 'fit: shorter'")
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape after this transform."""
+        """The shape after this transform, -1 where it depends on the picture."""
         _require_picture(shape)
         channels, fill = shape[2], parameters.per_channel("fill", self.fill)
         if len(fill) not in (1, channels):
             raise ValueError(f"parameter 'fill' has {len(fill)} values for {channels} channels")
+        if self.fit == "shorter":
+            return (-1, -1, channels)
         return (self.height, self.width, channels)
 
+    def move(self, geometry: Geometry) -> Geometry:
+        """Where the resized picture lies in the original."""
+        width, height = geometry.size
+        if self.fit != "contain":
+            return geometry.moved(*self._window(width, height))
+        inner_width, inner_height = self._inner(width, height)
+        left, top = (self.width - inner_width) // 2, (self.height - inner_height) // 2
+        across, down = width / inner_width, height / inner_height
+        box = (-left * across, -top * down, (self.width - left) * across,
+               (self.height - top) * down)  # fmt: skip
+        return geometry.moved((self.width, self.height), box)
+
     def apply(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Resize [height, width, channels]; the dtype stays."""
+        """Resize [height, width, channels]; the dtype stays. Raises InputError if `shorter` would
+        make a very long picture larger than any that is decoded."""
         height, width = pixels.shape[:2]
-        across, down = self.width / width, self.height / height
+        if self.fit == "contain":
+            inner = self._resample(pixels, self._inner(width, height), (0, 0, width, height))
+            return self._letterbox(inner)
+        return self._resample(pixels, *self._window(width, height))
+
+    def _window(self, width: int, height: int) -> tuple[tuple[int, int], Box]:
+        """The size that is made, and what of the picture it is made from."""
         if self.fit == "stretch":
-            return self._resample(pixels, self.width, self.height, (0, 0, width, height))
-        if self.fit == "cover":
-            scale = max(across, down)
-            left = max(0.0, (width - self.width / scale) / 2)  # Rounding may make it negative.
-            top = max(0.0, (height - self.height / scale) / 2)
-            box = (left, top, width - left, height - top)
-            return self._resample(pixels, self.width, self.height, box)
-        scale = min(across, down)
-        inner_width = min(self.width, max(1, round(width * scale)))
-        inner_height = min(self.height, max(1, round(height * scale)))
-        inner = self._resample(pixels, inner_width, inner_height, (0, 0, width, height))
-        return self._letterbox(inner)
+            return (self.width, self.height), (0, 0, width, height)
+        scale = max(self.width / width, self.height / height)
+        if self.fit == "shorter":
+            size = (max(self.width, int(width * self.width / min(width, height))),
+                    max(self.height, int(height * self.height / min(width, height))))  # fmt: skip
+            if math.prod(size) > _PILLOW_WARNS_ABOVE:
+                raise InputError(
+                    f"the image of {width} x {height} pixels would become {size[0]} x {size[1]}"
+                )
+            return size, (0, 0, width, height)
+        left = max(0.0, (width - self.width / scale) / 2)  # Rounding may make it negative.
+        top = max(0.0, (height - self.height / scale) / 2)
+        return (self.width, self.height), (left, top, width - left, height - top)
+
+    def _inner(self, width: int, height: int) -> tuple[int, int]:
+        """The size of the picture within its letterbox."""
+        scale = min(self.width / width, self.height / height)
+        return (
+            min(self.width, max(1, round(width * scale))),
+            min(self.height, max(1, round(height * scale))),
+        )
 
     def _letterbox(self, inner: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
@@ -251,22 +294,14 @@ class Resize:
         padded[top : top + height, left : left + width] = inner
         return padded
 
-    def _resample(
-        self, pixels: NDArray[Any], width: int, height: int, box: tuple[float, float, float, float]
-    ) -> NDArray[Any]:
+    def _resample(self, pixels: NDArray[Any], size: tuple[int, int], box: Box) -> NDArray[Any]:
         import numpy as np
         from PIL import Image
 
-        filters = {
-            "bilinear": Image.Resampling.BILINEAR,
-            "nearest": Image.Resampling.NEAREST,
-            "area": Image.Resampling.BOX,
-            "bicubic": Image.Resampling.BICUBIC,
-        }
+        resampling = Image.Resampling[_FILTERS[self.filter]]
 
         def plane(values: NDArray[Any]) -> NDArray[Any]:
-            image = Image.fromarray(values)
-            return np.asarray(image.resize((width, height), filters[self.filter], box))
+            return np.asarray(Image.fromarray(values).resize(size, resampling, box))
 
         if pixels.dtype == np.uint8 and pixels.shape[2] == _CHANNELS["RGB"]:
             return plane(pixels)
@@ -295,6 +330,14 @@ class Crop:
                 f"cannot crop {self.width} x {self.height} from {shape[1]} x {shape[0]}"
             )
         return (self.height, self.width, shape[2])
+
+    def move(self, geometry: Geometry) -> Geometry:
+        """Where the middle lies in the original."""
+        width, height = geometry.size
+        left, top = (width - self.width) // 2, (height - self.height) // 2
+        return geometry.moved(
+            (self.width, self.height), (left, top, left + self.width, top + self.height)
+        )
 
     def apply(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Crop [height, width, channels]; raises InputError if the picture is too small."""

@@ -42,3 +42,31 @@ def per_channel(name: str, value: Any) -> tuple[float, ...]:
     for item in values:
         number(name, item)
     return values
+
+
+def fraction(name: str, value: Any) -> None:
+    """A number from 0 to 1."""
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ValueError(f"parameter {name!r} must be a number from 0 to 1, not {value!r}")
+
+
+def positive(name: str, value: Any) -> None:
+    """A finite number above 0."""
+    number(name, value)
+    if value <= 0:
+        raise ValueError(f"parameter {name!r} must be above 0, not {value!r}")
+
+
+def text(name: str, value: Any) -> None:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"parameter {name!r} must be a name, not {value!r}")
+
+
+def file_name(name: str, value: Any) -> None:
+    """The plain name of a file that lies beside the model: no folders, nothing hidden."""
+    fine = isinstance(value, str) and 0 < len(value) <= 128 and not value.startswith(".")
+    if not fine or any(character in "/\\:\0" for character in value):
+        raise ValueError(
+            f"parameter {name!r} must be the plain name of a file beside the model, not {value!r}"
+        )

@@ -10,22 +10,60 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from edgectl.engine.transforms.anomaly import ReconstructionError
+from edgectl.engine.transforms.detection import Nms
 from edgectl.engine.transforms.image import Crop, Decode, Resize
-from edgectl.engine.transforms.scores import ArgMax, Sigmoid, Softmax, TopK
+from edgectl.engine.transforms.row import Row
+from edgectl.engine.transforms.scaling import MinMax, Standardize
+from edgectl.engine.transforms.scores import (
+    ArgMax,
+    L2Normalize,
+    Sigmoid,
+    Softmax,
+    Threshold,
+    TopK,
+)
+from edgectl.engine.transforms.spectrum import LogMel, Mfcc, Window
+from edgectl.engine.transforms.text import Tokenize
 from edgectl.engine.transforms.values import Dtype, Invert, Layout, Normalize, Reshape, Scale
+from edgectl.engine.transforms.wav import Audio
 
 _T = TypeVar("_T")
 
-PreTransform = Decode | Resize | Crop | Scale | Normalize | Invert | Layout | Dtype | Reshape
-PostTransform = Softmax | Sigmoid | TopK | ArgMax
+Decoder = Decode | Audio | Tokenize | Row
+Step = (
+    Resize | Crop | Invert | Layout | Window | LogMel | Mfcc | Standardize | MinMax | Scale
+    | Normalize | Dtype | Reshape
+)  # fmt: skip
+PreTransform = Decoder | Step
+PostTransform = (
+    Softmax | Sigmoid | TopK | ArgMax | Threshold | L2Normalize | ReconstructionError | Nms
+)
+
+KINDS = {"decode": "image", "audio": "audio", "tokenize": "text", "row": "row"}
+"""The transforms that can come first, and what kind of encoded data each takes."""
+
+FOR_KIND = {
+    "resize": "image", "crop": "image", "invert": "image", "layout": "image",
+    "window": "audio", "log_mel": "audio", "mfcc": "audio",
+}  # fmt: skip
+"""The steps that make sense for one kind of data alone; the others are for any numbers."""
 
 PRE: dict[str, type[PreTransform]] = {
     "decode": Decode,
+    "audio": Audio,
+    "tokenize": Tokenize,
+    "row": Row,
     "resize": Resize,
     "crop": Crop,
     "scale": Scale,
     "normalize": Normalize,
+    "standardize": Standardize,
+    "minmax": MinMax,
     "invert": Invert,
+    "window": Window,
+    "log_mel": LogMel,
+    "mfcc": Mfcc,
     "layout": Layout,
     "dtype": Dtype,
     "reshape": Reshape,
@@ -33,8 +71,12 @@ PRE: dict[str, type[PreTransform]] = {
 POST: dict[str, type[PostTransform]] = {
     "softmax": Softmax,
     "sigmoid": Sigmoid,
+    "l2_normalize": L2Normalize,
+    "reconstruction_error": ReconstructionError,
     "topk": TopK,
     "argmax": ArgMax,
+    "threshold": Threshold,
+    "nms": Nms,
 }
 
 
@@ -109,3 +151,8 @@ def _spelled(field: str) -> str:
 def _meant(name: object, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known) or 'none'}"
+
+
+def name_of(declared: Any) -> str:
+    """The transform's name in a declaration that was read before."""
+    return str(declared if isinstance(declared, str) else next(iter(declared)))

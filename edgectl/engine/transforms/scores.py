@@ -1,4 +1,4 @@
-"""Raw outputs to answers: softmax, sigmoid, the best classes and their labels.
+"""Raw outputs to answers: softmax, sigmoid, unit length, decisions, the best classes.
 
 Outputs have the shape [batch, ..., classes]; every transform here works on the last axis.
 """
@@ -110,3 +110,54 @@ class ArgMax:
     def apply(self, scores: NDArray[Any], labels: tuple[str, ...] = ()) -> Classes:
         """Choose from the last axis."""
         return TopK(1).apply(scores, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class L2Normalize:
+    """Embeddings to unit length, so that their dot product is the cosine similarity."""
+
+    epsilon: float = 1e-12
+
+    def __post_init__(self) -> None:
+        parameters.positive("epsilon", self.epsilon)
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape stays."""
+        return shape
+
+    def apply(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Divide by the Euclidean length of the last axis, or by `epsilon` where it is less."""
+        import numpy as np
+
+        wide = scores.astype(np.float32) if scores.dtype != np.float64 else scores
+        lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
+        result: NDArray[Any] = wide / np.maximum(lengths, wide.dtype.type(self.epsilon))
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Whether each score is at least `value`.
+
+    One score for each row, [batch] or [batch, 1], becomes a class: 1 if it is, else 0, with its
+    label if there are two. Several become as many decisions, BOOL of the same shape.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        parameters.number("value", self.value)
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape stays."""
+        return shape
+
+    def apply(self, scores: NDArray[Any], labels: tuple[str, ...] = ()) -> Classes | NDArray[Any]:
+        """Decide; labels are used only where there are two for one score."""
+        import numpy as np
+
+        reached: NDArray[Any] = scores >= self.value
+        if scores.ndim > 2 or scores.size != len(scores):
+            return reached
+        named = labels if len(labels) == 2 else ()
+        return Classes(reached.reshape(-1, 1).astype(np.int64), scores.reshape(-1, 1), named)
