@@ -77,7 +77,7 @@ class OpenVinoSession:
             try:
                 answers = request.infer(dict(enumerate(rows)), share_inputs=True)
             except RuntimeError as error:
-                raise EngineError(f"the model failed to run: {_text(error)}") from error
+                raise EngineError(f"the model failed to run: {cause(error)}") from error
             return {spec.name: answers[place] for place, spec in enumerate(self.outputs)}
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class OpenVinoSession:
             try:
                 self._compile(self._model, batch)
             except RuntimeError as error:
-                raise EngineError(f"the model failed to compile: {_text(error)}") from error
+                raise EngineError(f"the model failed to compile: {cause(error)}") from error
         return self._requests[batch]
 
     def _compile(self, model: ov.Model, batch: int) -> tuple[str, ...]:
@@ -155,16 +155,16 @@ def _precision(model: ov.Model) -> str:
 def _properties(device: str, precision: str, cache: Path | None, threads: int) -> dict[str, Any]:
     """OpenVINO's properties for latency.
 
-    Where a CPU computes in bf16 OpenVINO uses it unasked, even for a model in fp32, and answers
-    then differ from machine to machine: here, fp16 variants alone leave it the choice. On a GPU or
-    NPU the parts of an int8 model that stay in float are left to it as well.
+    Where a CPU has bf16 OpenVINO computes in it unasked, even a model in fp32, and the answers then
+    differ from machine to machine: here, it may for a bf16 variant alone. A GPU or NPU computes in
+    fp16 what is not fp32.
     """
     cpu = {
         "INFERENCE_NUM_THREADS": threads,
         # Pinned threads of two processes would share the first cores and leave the others idle.
         "ENABLE_CPU_PINNING": False,
     }
-    exact = precision == "fp32" or (device == "CPU" and precision != "fp16")
+    exact = precision == "fp32" or (device == "CPU" and precision != "bf16")
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if device == "CPU":
         properties |= cpu
@@ -201,7 +201,7 @@ _LACKS = (
 
 
 def _raise_load_error(path: Path, error: Exception) -> NoReturn:
-    text = _text(error)
+    text = cause(error)
     if not path.is_file():
         raise EngineError(f"model file {path} does not exist") from error
     for pattern in _LACKS:
@@ -222,13 +222,13 @@ def _raise_load_error(path: Path, error: Exception) -> NoReturn:
 
 def _node_of(path: Path, operator: str) -> str | None:
     """The first layer of a type in an IR that OpenVINO does not read."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.readcause(encoding="utf-8", errors="replace")
     found = re.search(rf'<layer [^>]*?name="([^"]*)"[^>]*? type="{re.escape(operator)}"', text)
     return found[1] if found else None
 
 
-def _text(error: Exception) -> str:
-    """OpenVINO's message on one line, without its C++ source positions."""
+def cause(error: Exception) -> str:
+    """OpenVINO's message on one line, without the positions in its C++ source."""
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [
         line

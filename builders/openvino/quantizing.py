@@ -1,0 +1,205 @@
+"""int8 by calibration and int4 weights, both by NNCF (https://docs.openvino.ai, NNCF)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edgectl.build.kit.wording import first_line
+from edgectl.build.protocol import RefusalError, report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import openvino as ov
+    from numpy.typing import NDArray
+
+DEFAULTS: dict[str, Any] = {
+    "symmetricActivations": True,
+    "perChannel": True,
+    "reduceRange": False,
+    "method": "minmax",
+    "percentile": 99.99,
+}
+"""What a CPU with VNNI runs fastest."""
+GROUP = 64
+"""How many int4 weights share a scale, at most."""
+
+_FOUR_BITS = frozenset({"i4", "u4"})
+
+
+def is_quantized(model: ov.Model) -> bool:
+    """Whether activations are quantised already."""
+    return any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+
+
+def quantize(
+    model: ov.Model, calibration: Mapping[str, NDArray[Any]], params: Mapping[str, Any]
+) -> ov.Model:
+    """Quantise weights and activations to int8 by min-max statistics and fast bias correction.
+
+    `params` over DEFAULTS: `symmetricActivations` is NNCF's preset (performance, else mixed),
+    `perChannel` concerns weights, `reduceRange` leaves them 7 bits for CPUs without VNNI, `method`
+    is `minmax` or `percentile`, `device` the target's. A model with attention is calibrated as a
+    transformer (SmoothQuant).
+    """
+    import nncf
+
+    options = DEFAULTS | {key: value for key, value in params.items() if value is not None}
+    nncf.set_log_level(logging.ERROR)
+    rows = len(next(iter(calibration.values())))
+    shapes = [port.get_partial_shape() for port in model.inputs]
+    fixed = [shape[0].get_length() for shape in shapes if len(shape) and shape[0].is_static]
+    size = max([1, *fixed])
+    batches = [
+        {name: array[start : start + size] for name, array in calibration.items()}
+        for start in range(0, rows, size)
+    ]
+    report(0.4, f"calibrating on {rows} samples")
+    try:
+        with _one_core():
+            quantized = nncf.quantize(
+                model,
+                nncf.Dataset(batches),
+                preset=nncf.QuantizationPreset.PERFORMANCE
+                if options["symmetricActivations"]
+                else nncf.QuantizationPreset.MIXED,
+                target_device=_target(str(options.get("device") or "CPU")),
+                subset_size=len(batches),
+                fast_bias_correction=True,
+                model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
+                advanced_parameters=_advanced(options),
+            )
+    except RefusalError:
+        raise
+    except Exception as error:
+        raise RefusalError(
+            "not-quantizable",
+            f"NNCF {nncf.__version__} does not quantise the model: {first_line(error)}",
+            hint="set optimize.precision: fp16 or fp32",
+        ) from error
+    if not is_quantized(quantized):
+        raise RefusalError(
+            "nothing-to-quantize",
+            "the model has no node that int8 can speed up",
+            hint="set optimize.precision: fp32",
+        )
+    return quantized
+
+
+def compress_weights(model: ov.Model) -> ov.Model:
+    """Weights of matrix products in int4, symmetric by groups; activations stay in float.
+
+    NNCF keeps the last one, embeddings and convolutions in int8. Refuses a model in which that
+    leaves nothing.
+    """
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    try:
+        with _one_core():
+            compressed = nncf.compress_weights(
+                model,
+                mode=nncf.CompressWeightsMode.INT4_SYM,
+                group_size=GROUP,
+                advanced_parameters=nncf.AdvancedCompressionParameters(
+                    group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
+                ),
+            )
+    except Exception as error:
+        raise RefusalError(
+            "not-compressible",
+            f"NNCF {nncf.__version__} does not compress the weights: {first_line(error)}",
+            hint="set optimize.precision: int8 or fp16",
+        ) from error
+    types = {node.get_element_type().get_type_name() for node in constants(compressed)}
+    if not types & _FOUR_BITS:
+        raise RefusalError(
+            "nothing-to-compress",
+            "the model has no matrix product, other than its last, that int4 weights would suit",
+            hint="set optimize.precision: int8",
+        )
+    return compressed
+
+
+def has_attention(model: ov.Model) -> bool:
+    """Whether a product of two computed tensors goes through a Softmax into another product."""
+    for node in model.get_ops():
+        if node.get_type_name() == "ScaledDotProductAttention":
+            return True
+        if node.get_type_name() == "Softmax" and _feeds(node, "MatMul"):
+            return True
+    return False
+
+
+def constants(model: ov.Model) -> list[ov.Node]:
+    """The model's constants, in its order."""
+    return [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
+
+
+def _feeds(node: ov.Node, wanted: str) -> bool:
+    """Whether a node of that type takes the output, reshaped or not."""
+    for output in node.outputs():
+        for reader in output.get_target_inputs():
+            kind = reader.get_node().get_type_name()
+            if kind == wanted or (kind == "Reshape" and _feeds(reader.get_node(), wanted)):
+                return True
+    return False
+
+
+def _target(device: str) -> Any:
+    import nncf
+
+    kinds = {"CPU": nncf.TargetDevice.CPU, "GPU": nncf.TargetDevice.GPU}
+    return (kinds | {"NPU": nncf.TargetDevice.NPU}).get(
+        device.partition(".")[0], nncf.TargetDevice.ANY
+    )
+
+
+def _advanced(options: Mapping[str, Any]) -> Any:
+    import nncf
+
+    fix = nncf.OverflowFix.ENABLE if options["reduceRange"] else nncf.OverflowFix.DISABLE
+    advanced = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
+    if not options["perChannel"]:
+        from nncf.quantization.advanced_parameters import QuantizationParameters
+
+        advanced.weights_quantization_params = QuantizationParameters(per_channel=False)
+    if options["method"] == "percentile":
+        advanced.activations_range_estimator_params = _quantiles(float(options["percentile"]))
+    elif options["method"] != "minmax":
+        raise RefusalError(
+            "unsupported-calibration",
+            f"NNCF has no calibration by {options['method']}",
+            hint="set calibration.method of the Model to minmax or percentile",
+        )
+    return advanced
+
+
+def _quantiles(percentile: float) -> Any:
+    """Ranges between two quantiles of each sample, averaged over the samples."""
+    from nncf.quantization import range_estimator as ranges
+
+    outside = 1 - percentile / 100
+    collector = ranges.StatisticsCollectorParameters(
+        statistics_type=ranges.StatisticsType.QUANTILE,
+        aggregator_type=ranges.AggregatorType.MEAN,
+        quantile_outlier_prob=outside,
+    )
+    return ranges.RangeEstimatorParameters(min=collector, max=collector)
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """OpenVINO on one thread, inside NNCF too, which sets none: sums are then always the same."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cores)[os.getpid() % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
