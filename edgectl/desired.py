@@ -24,10 +24,11 @@ ModelKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PinnedFile:
-    """A file and its digest, which everything made from it depends on."""
+    """A file or directory and its digest, which everything made from it depends on."""
 
     digest: Digest
-    """Of the bytes; of the manifest, where `remote` is an OCI reference."""
+    """Of the bytes; of a directory, `Digest.of_tree`; of the manifest, where `remote` is an OCI
+    reference."""
     path: Path | None = None
     """Where it is on this machine."""
     remote: str | None = None
@@ -45,12 +46,17 @@ class DesiredTarget:
     engine_version: str
     providers: tuple[str, ...]
     quantization: Mapping[str, Any]
-    """Parameters of the quantiser: activations, weights, perChannel, symmetricActivations."""
+    """Parameters of the quantiser, as a Target's `quantization` has them."""
+    engine_options: Mapping[str, Any]
+    """`device`, `workspace` (bytes) and `computeCapability`, as far as the target says."""
     cpu_features: tuple[str, ...]
     accelerators: tuple[str, ...]
     cores: int
+    power: float | None
+    """Typical watts under inference."""
     limits: Mapping[str, float]
-    """`latency` in seconds, `peakMemory` and `modelSize` in bytes, as far as the target says."""
+    """`latency` in seconds; `peakMemory`, `modelSize`, `storage` and `arena` in bytes, as far as
+    the target or its resource class says."""
 
     def requirements(self) -> dict[str, Any]:
         """What a device must have to run a variant, the `dev.edgectl.requires` annotation.
@@ -87,6 +93,7 @@ class DesiredModel:
     license: str
     source: PinnedFile
     source_format: str
+    trust_code: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     calibration: PinnedFile | None
@@ -95,8 +102,12 @@ class DesiredModel:
     evaluation_labels: str
     golden: PinnedFile
     golden_tolerance: Mapping[str, float]
+    assets: Mapping[str, PinnedFile]
+    """Files that transforms name, by the name that they have beside the model."""
+    compression: Mapping[str, Any]
+    """How weights are stored: empty, or `weights`, `bits` and `sparsity`."""
     gates: Mapping[str, Mapping[str, float]]
-    """Metric to `min` and `maxDrop`."""
+    """Metric to `min`, `max`, `maxDrop` and `maxRise`."""
     variants: tuple[DesiredVariant, ...]
 
     @property
@@ -145,7 +156,11 @@ class DesiredBuilder:
     formats: tuple[str, ...] = ()
     """Source formats that it imports."""
     engines: tuple[str, ...] = ()
-    """Engines that it optimises and evaluates for."""
+    """Engines that it makes variants for and evaluates on."""
+    takes: tuple[str, ...] = ()
+    """Source formats that it makes variants of as they are, without ONNX in between."""
+    compiles: str | None = None
+    """The engine whose optimised variant it starts from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -49,6 +50,22 @@ class Digest:
             while chunk := file.read(_CHUNK):
                 hasher.update(chunk)
         return cls(hasher.hexdigest())
+
+    @classmethod
+    def of_tree(cls, directory: Path) -> Digest:
+        """Digest of a directory: of the canonical JSON of each file's relative path and digest.
+
+        Empty directories, times and permissions do not count.
+        """
+        files = sorted(path for path in directory.rglob("*") if path.is_file())
+        return cls.of_files(
+            {path.relative_to(directory).as_posix(): cls.of_file(path) for path in files}
+        )
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, Digest]) -> Digest:
+        """Digest of a directory, given the digests of its files by relative path."""
+        return cls.of(canonical_json({name: str(digest) for name, digest in files.items()}))
 
     @property
     def short(self) -> str:

@@ -17,16 +17,18 @@ from edgectl.desired import (
 )
 from edgectl.digest import Digest
 from edgectl.errors import ManifestError, SourceError
+from edgectl.manifest.model import AS_IT_IS
 from edgectl.oci.descriptor import Platform
 from edgectl.trust.release import Selector, SoakSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgectl.manifest.base import Element
     from edgectl.manifest.collection import ManifestSet
     from edgectl.manifest.fleet import Fleet
     from edgectl.manifest.model import Model
-    from edgectl.manifest.target import Target
+    from edgectl.manifest.target import Target, TargetSpec
 
 
 def expand(
@@ -80,6 +82,7 @@ def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> 
         license=spec.license,
         source=pin.source(model),
         source_format=spec.source.format,
+        trust_code=spec.source.trust_code,
         inputs=signature.inputs,
         outputs=signature.outputs,
         calibration=pin.file(model, calibration.path, calibration.sha256) if calibration else None,
@@ -88,14 +91,11 @@ def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> 
         evaluation_labels=evaluation.labels if evaluation else "",
         golden=pin.file(model, spec.golden.path, spec.golden.sha256),
         golden_tolerance=signature.golden_tolerance,
-        gates={
-            metric: {
-                name: value
-                for name, value in (("min", gate.min), ("maxDrop", gate.max_drop))
-                if value is not None
-            }
-            for metric, gate in spec.gates.items()
+        assets={
+            name: pin.file(model, asset.path, asset.sha256) for name, asset in spec.assets.items()
         },
+        compression=_given(spec.optimize.compression),
+        gates={metric: _given(gate) for metric, gate in spec.gates.items()},
         variants=variants,
     )
 
@@ -103,15 +103,14 @@ def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> 
 def _precision(model: Model, target: Target) -> str:
     """The precision that the model asks for, else the one that the target prefers."""
     known = target.spec.precisions
-    wanted = model.spec.optimize.precision
-    precision = wanted or known[0]
+    precision = model.spec.wanted_precision or known[0]
     where = f"{model.origin}: model {model.name}:{model.version}"
-    if precision not in known:
+    if precision not in {*known, AS_IT_IS}:
         raise ManifestError(
             f"{where} asks for {precision}, which target {target.name} does not list",
             hint=f"{target.name} lists {', '.join(known)}; set spec.optimize.precision to one",
         )
-    if precision == "int8" and model.spec.calibration is None:
+    if target.spec.needs_calibration(precision) and model.spec.calibration is None:
         raise ManifestError(
             f"{where} is built as int8 for {target.name} and has no calibration data",
             hint="add spec.calibration, or set spec.optimize.precision: fp32",
@@ -122,11 +121,6 @@ def _precision(model: Model, target: Target) -> str:
 def _target(target: Target) -> DesiredTarget:
     spec = target.spec
     quantization = spec.quantization
-    limits = {
-        "latency": spec.constraints.latency,
-        "peakMemory": spec.constraints.peak_memory,
-        "modelSize": spec.constraints.model_size,
-    }
     return DesiredTarget(
         name=target.name,
         platform=Platform(spec.platform.os, spec.platform.architecture, spec.platform.variant),
@@ -135,11 +129,28 @@ def _target(target: Target) -> DesiredTarget:
         engine_version=spec.engine.version,
         providers=spec.engine.providers,
         quantization=quantization.model_dump(by_alias=True) if quantization else {},
+        engine_options=_engine_options(spec),
         cpu_features=spec.cpu.features,
         accelerators=tuple(accelerator.kind for accelerator in spec.accelerators),
         cores=spec.cpu.cores,
-        limits={name: limit for name, limit in limits.items() if limit is not None},
+        power=spec.power.typical if spec.power else None,
+        limits=spec.limits(),
     )
+
+
+def _engine_options(spec: TargetSpec) -> dict[str, Any]:
+    capabilities = [each.compute_capability for each in spec.accelerators]
+    options = {
+        "device": spec.engine.device,
+        "workspace": spec.engine.workspace,
+        "computeCapability": next(filter(None, capabilities), None),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _given(element: Element | None) -> dict[str, Any]:
+    """What a manifest says in an element, defaults included; empty without one."""
+    return {} if element is None else element.model_dump(by_alias=True, exclude_none=True)
 
 
 def _fleet(fleet: Fleet, manifests: ManifestSet) -> DesiredFleet:
@@ -173,17 +184,19 @@ class _Pinner:
     def source(self, model: Model) -> PinnedFile:
         source = model.spec.source
         if source.path is not None:
-            return self.file(model, source.path, source.sha256)
+            return self.file(model, source.path, source.sha256, directory=True)
         if source.oci is not None:
             return PinnedFile(
                 Digest.parse(source.oci.rpartition("@")[2]), remote=_reference(model, source.oci)
             )
         return PinnedFile(Digest(source.sha256 or ""), remote=source.url)
 
-    def file(self, model: Model, relative: str, declared: str | None) -> PinnedFile:
+    def file(
+        self, model: Model, relative: str, declared: str | None, *, directory: bool = False
+    ) -> PinnedFile:
         path = model.path(relative)
         if path not in self._digests:
-            self._digests[path] = _hash(path, model)
+            self._digests[path] = _hash(path, model, directory=directory)
         digest = self._digests[path]
         if declared is not None and digest.hex != declared:
             raise SourceError(
@@ -199,9 +212,9 @@ def _reference(model: Model, text: str) -> str:
     return f"{scheme}:{model.path(path).absolute()}" if scheme == "oci-layout" else text
 
 
-def _hash(path: Path, model: Model) -> Digest:
+def _hash(path: Path, model: Model, *, directory: bool) -> Digest:
     try:
-        return Digest.of_file(path)
+        return Digest.of_tree(path) if directory and path.is_dir() else Digest.of_file(path)
     except OSError as error:
         raise SourceError(
             f"{path}, which {model.origin} names, cannot be read: {error.strerror}",

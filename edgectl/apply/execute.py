@@ -14,6 +14,7 @@ from edgectl.build.evaluation import require_complete
 from edgectl.build.runner import Request, run
 from edgectl.engine.host import host_architecture
 from edgectl.errors import SourceError, ToolchainError
+from edgectl.oci.descriptor import Descriptor
 from edgectl.oci.filesystem import storage_errors
 from edgectl.plan.step import StepKind
 from edgectl.trust import signature
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from edgectl.plan.step import Step
     from edgectl.trust.keys import PrivateKey, PublicKey
 
-_OUTPUTS = {StepKind.IMPORT: {"model"}, StepKind.OPTIMIZE: {"model"}, StepKind.EVALUATE: set()}
-"""Kinds that a builder runs, and the files that it has to make."""
+_MAKERS = {StepKind.IMPORT, StepKind.OPTIMIZE, StepKind.COMPILE}
+"""Kinds that a builder runs and that have to make a model."""
 
 
 class Executor:
@@ -84,9 +85,12 @@ class Executor:
         files = {role: self.inputs.pinned(file) for role, file in step.files.items()}
         for role, key in step.uses.items():
             outcome = outcomes[key]
-            if outcome.result is not None and role in outcome.result.files:
-                repository = self.store.repository(outcome.step.repository)
-                files[role] = self.inputs.blob(repository, outcome.result.files[role])
+            found = None if outcome.result is None else outcome.result.tree(role)
+            repository = self.store.repository(outcome.step.repository)
+            if isinstance(found, Descriptor):
+                files[role] = self.inputs.blob(repository, found)
+            elif found:
+                files[role] = self.inputs.tree(repository, found)
         return files
 
     def _make(self, step: Step, outcomes: Mapping[str, Outcome]) -> StepResult:
@@ -133,10 +137,9 @@ class Executor:
             ),
             cancel=self._cancel,
         )
-        lacking = _OUTPUTS[step.kind] - made.outputs.keys()
-        if lacking:
+        if step.kind in _MAKERS and not any(r.split("/")[0] == "model" for r in made.outputs):
             raise ToolchainError(
-                f"builder {builder.name!r} made no {min(lacking)} on {step.kind}",
+                f"builder {builder.name!r} made no model on {step.kind}",
                 hint="see docs/builders.md",
             )
         if step.kind is StepKind.EVALUATE:

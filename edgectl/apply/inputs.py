@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import defaultdict
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from edgectl.oci.filesystem import partial_path
 from edgectl.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from edgectl.desired import PinnedFile
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edgectl.oci.store import Repository
 
 _CHUNK_BYTES = 1 << 20
+_TITLE = "org.opencontainers.image.title"
 MAX_SOURCE_BYTES = 16 << 30
 
 
@@ -82,6 +84,19 @@ class Inputs:
             lambda path: self._write(path, repository.read_blob(descriptor), repository.name),
         )
 
+    def tree(self, repository: Repository, files: Mapping[str, Descriptor]) -> Path:
+        """Blobs of a registry as a directory on this machine, by relative path."""
+        digest = Digest.of_files({name: file.digest for name, file in files.items()})
+        blobs = {name: self.blob(repository, file) for name, file in files.items()}
+
+        def link(directory: Path) -> None:
+            for name, blob in blobs.items():
+                target = directory / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.hardlink_to(blob)
+
+        return self._once(f"tree-{digest.hex}", link)
+
     def _once(self, name: str, fetch: Callable[[Path], object]) -> Path:
         """The file of a name, fetched by the first who wants it; the others wait for it."""
         path = self._work / name
@@ -115,7 +130,7 @@ class Inputs:
             )
 
     def _pull(self, reference: str, digest: Digest, path: Path) -> None:
-        """The single layer of an artifact."""
+        """The layer of an artifact; a directory where it has several, each with its title."""
         parsed = Reference.parse(reference)
         at_home = parsed.location.base == self._registry.base
         access = self._access if at_home else self._elsewhere
@@ -125,12 +140,18 @@ class Inputs:
         except NotFoundError as error:
             raise SourceError(error.message, hint="is source.oci right?") from error
         manifest = parse_manifest(data)
-        if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
+        if not isinstance(manifest, Manifest) or not manifest.layers:
             raise SourceError(
-                f"{reference} is not an artifact of one file",
-                hint="push the model file alone, for example with oras push",
+                f"{reference} is not an artifact of files",
+                hint="push the model's files, for example with oras push",
             )
-        self._write(path, repository.read_blob(manifest.layers[0]), reference)
+        if len(manifest.layers) == 1:
+            self._write(path, repository.read_blob(manifest.layers[0]), reference)
+            return
+        for layer in manifest.layers:
+            target = path / _confined(layer.annotations.get(_TITLE, ""), reference)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._write(target, repository.read_blob(layer), reference)
 
     def _write(self, path: Path, chunks: Iterable[bytes], what: str) -> Digest:
         """Write what arrives, as long as it is not too much; returns the digest of all of it."""
@@ -155,9 +176,20 @@ class Inputs:
             yield chunk
 
 
+def _confined(title: str, reference: str) -> str:
+    """A layer's title as a path below a directory; raises SourceError if it leads elsewhere."""
+    path = PurePosixPath(title)
+    if not title or path.is_absolute() or ".." in path.parts or "\\" in title or "\0" in title:
+        raise SourceError(
+            f"{reference} has a layer whose title is no file name: {title[:80]!r}",
+            hint="push the model's files, for example with oras push",
+        )
+    return title
+
+
 def _digest_of(path: Path) -> Digest:
     try:
-        return Digest.of_file(path)
+        return Digest.of_tree(path) if path.is_dir() else Digest.of_file(path)
     except OSError as error:
         raise SourceError(
             f"{path} cannot be read any more: {error.strerror}", hint="run the same command again"

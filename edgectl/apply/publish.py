@@ -10,7 +10,7 @@ from edgectl.apply.schedule import State
 from edgectl.build import attestations, gates, modelpack
 from edgectl.build.builder import find_builder
 from edgectl.build.card import model_card
-from edgectl.digest import canonical_json
+from edgectl.digest import Digest, canonical_json
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import IntegrityError
 from edgectl.oci.descriptor import Descriptor, Manifest, Platform, parse_manifest
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgectl.apply.execute import Executor
     from edgectl.apply.result import StepResult
     from edgectl.apply.schedule import Outcome
+    from edgectl.desired import PinnedFile
     from edgectl.oci.store import Repository
     from edgectl.plan.step import Step
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     """Makes an artifact in the step's repository."""
 
 _OCTETS = "application/octet-stream"
+_MAKING = (StepKind.IMPORT, StepKind.OPTIMIZE, StepKind.COMPILE)
 
 
 def package(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
@@ -48,12 +50,13 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
             baseline=results["baseline"].metadata["metrics"],
         )
     else:
-        found = gates.oversize(results["model"].files["model"].size, params["limits"])
+        found = gates.oversize(_size(results["model"], weights=True), params["limits"])
+    found += gates.overfull(_size(results["model"]), params["limits"])
     gates.require(step.title.removeprefix("package "), found)
     repository = run.store.repository(step.repository)
-    golden = run.inputs.pinned(step.files["golden"])
-    golden_blob = Descriptor(_OCTETS, step.files["golden"].digest, golden.stat().st_size)
-    repository.push_blob(golden_blob, golden)
+    pushed = {
+        role: _push(run, repository, file) for role, file in step.files.items() if role != "card"
+    }
     packed = modelpack.pack(
         modelpack.Variant(
             signature=_signature(step),
@@ -64,8 +67,9 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
             description=params["description"],
             license=params["license"],
         ),
-        model=results["model"].files["model"],
-        golden=golden_blob,
+        model=results["model"].tree("model"),
+        golden=pushed.pop("golden"),
+        assets={role.removeprefix("asset/"): file for role, file in pushed.items()},
         card=model_card(
             run.inputs.pinned(step.files["card"]),
             _signature(step),
@@ -76,6 +80,30 @@ def package(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     for digest, data in packed.blobs.items():
         repository.push_blob(Descriptor(_OCTETS, digest, len(data)), data)
     return repository.push_manifest(packed.manifest.to_bytes(), packed.manifest.media_type)
+
+
+def _push(run: Executor, repository: Repository, file: PinnedFile) -> Descriptor:
+    path = run.inputs.pinned(file)
+    descriptor = Descriptor(_OCTETS, file.digest, path.stat().st_size)
+    repository.push_blob(descriptor, path)
+    return descriptor
+
+
+def _size(built: StepResult, *, weights: bool = False) -> int:
+    """Bytes of a built model: of all of its files, or of those that hold the weights."""
+    model = built.tree("model")
+    if isinstance(model, Descriptor):
+        return model.size
+    kept = (file for path, file in model.items() if not weights or modelpack.is_weight(path))
+    return sum(file.size for file in kept)
+
+
+def _digest(built: StepResult) -> Digest:
+    """Of a built model: of its file, or of the directory that it is."""
+    model = built.tree("model")
+    if isinstance(model, Descriptor):
+        return model.digest
+    return Digest.of_files({path: file.digest for path, file in model.items()})
 
 
 def index(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
@@ -120,6 +148,7 @@ def image(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
 def attest(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """Attach provenance, bill of materials and evaluation to a variant."""
     results = _results(step, outcomes)
+    made = [kind.value for kind in _MAKING if kind.value in results]
     packaged = outcomes[step.uses["package"]].step
     repository = run.store.repository(step.repository)
     built = attestations.Built(
@@ -127,10 +156,15 @@ def attest(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
         target=packaged.params["target"],
         precision=packaged.params["precision"],
         license=step.params["license"],
-        model=results["optimize"].files["model"].digest,
+        model=_digest(results[made[-1]]),
         materials={role: file.digest for role, file in step.files.items()},
         builders=tuple(_built_by(run, name) for name in step.params["builders"]),
-        params=outcomes[step.uses["optimize"]].step.params,
+        params=outcomes[step.uses[made[-1]]].step.params,
+        agreements={
+            role: results[role].metadata["agreement"]
+            for role in made
+            if "agreement" in results[role].metadata
+        },
         edgectl_version=__version__,
     )
     predicates: dict[str, dict[str, Any]] = {

@@ -39,8 +39,21 @@ class StepResult:
     manifest: Descriptor
     """The artifact; of what a builder made, the record of its files."""
     files: Mapping[str, Descriptor] = field(default_factory=dict)
-    """Role to a blob of the step's repository."""
+    """Role to a blob of the step's repository; the files of a directory have roles of the form
+    `role/relative/path`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def tree(self, role: str) -> Descriptor | dict[str, Descriptor]:
+        """What was made for a role: a file, or a directory's files by relative path; empty if
+        nothing was."""
+        if role in self.files:
+            return self.files[role]
+        prefix = f"{role}/"
+        return {
+            name.removeprefix(prefix): file
+            for name, file in self.files.items()
+            if name.startswith(prefix)
+        }
 
 
 def load_result(

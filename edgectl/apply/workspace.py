@@ -52,7 +52,14 @@ class Workspace:
     def desired(self) -> Desired:
         """What the manifests ask for, with every file hashed."""
         builders = tuple(
-            DesiredBuilder(builder.name, builder.digest, builder.formats, builder.engines)
+            DesiredBuilder(
+                builder.name,
+                builder.digest,
+                builder.formats,
+                builder.engines,
+                builder.takes,
+                builder.compiles,
+            )
             for builder in find_builders(repository=self.root)
         )
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))

@@ -51,7 +51,10 @@ class Built:
     """Role (`source`, `calibration`, `evaluation`, `golden`) to the file's digest."""
     builders: tuple[BuiltBy, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of the optimisation."""
+    """Parameters of the step that made the model."""
+    agreements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Step (`import`, `optimize`) to how far its outputs were from those of what it started from,
+    as `edgectl.build.kit.agreement` says it."""
     edgectl_version: str = ""
 
 
@@ -84,6 +87,10 @@ def provenance(built: Built) -> dict[str, Any]:
                 "id": f"{BUILD_TYPE}/apply",
                 "version": {"edgectl": built.edgectl_version},
             },
+            "byproducts": [
+                {"name": f"agreement/{step}", "annotations": dict(agreement)}
+                for step, agreement in sorted(built.agreements.items())
+            ],
         },
     }
 

@@ -19,7 +19,7 @@ from edgectl.errors import ToolchainError
 if TYPE_CHECKING:
     from pathlib import Path
 
-ACTIONS = ("import", "optimize", "evaluate")
+ACTIONS = ("import", "optimize", "compile", "evaluate")
 _FILES = ("builder.yaml", "requirements.lock", "build.py")
 
 
@@ -33,7 +33,11 @@ class Builder:
     formats: tuple[str, ...]
     """Source formats that its `import` action takes."""
     engines: tuple[str, ...]
-    """Engines that its `optimize` and `evaluate` actions work for."""
+    """Engines that its `optimize`, `compile` and `evaluate` actions work for."""
+    takes: tuple[str, ...]
+    """Source formats that its `optimize` action takes as they are, without ONNX in between."""
+    compiles: str | None
+    """The engine whose optimised variant its `compile` action starts from."""
     digest: Digest
     """Over builder.yaml, requirements.lock and every Python file; goes into each step's key."""
     lock_digest: Digest
@@ -97,6 +101,8 @@ def load_builder(directory: Path) -> Builder:
         tuple(spec["actions"]),
         tuple(spec["formats"]),
         tuple(spec["engines"]),
+        tuple(spec.get("takes", ())),
+        spec.get("compiles"),
         Digest.of(canonical_json(digests)),
         Digest.of(contents["requirements.lock"]),
     )
@@ -119,9 +125,13 @@ def _problem(spec: Any, name: str) -> str | None:
         return f"protocol {spec.get('protocol')!r}: this edgectl speaks {PROTOCOL}"
     if spec.get("name") != name:
         return f"name {spec.get('name')!r} is not the folder's name"
-    for key in ("actions", "formats", "engines"):
-        value = spec.get(key)
+    for key in ("actions", "formats", "engines", "takes"):
+        value = spec.get(key, [] if key == "takes" else None)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of names"
-    unknown = sorted(set(spec["actions"]) - set(ACTIONS))
-    return f"unknown actions {', '.join(unknown)}" if unknown else None
+    if unknown := sorted(set(spec["actions"]) - set(ACTIONS)):
+        return f"unknown actions {', '.join(unknown)}"
+    compiles = spec.get("compiles")
+    if not isinstance(compiles, str | None) or (compiles is None) == ("compile" in spec["actions"]):
+        return "compiles must name the engine that the compile action starts from, and only then"
+    return None

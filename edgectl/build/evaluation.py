@@ -2,7 +2,8 @@
 
 The raw report is `edgectl.engine.evaluate`'s: `metrics`, `samples`, `sizeBytes`, `host` and, where
 there is golden data, `golden` with its `problems`, and, where measured, `measured` with `latency`,
-`loadSeconds` and `peakMemoryBytes`.
+`loadSeconds` and `peakMemoryBytes`. A model that cannot run on the build machine has no metrics and
+`deferred`, a sentence that says why; what TensorFlow Lite Micro needs is `arenaBytes`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def report_for(
         "engine": host["engine"],
         "providers": list(host["providers"]),
     }
+    for fact in ("deferred", "arenaBytes"):
+        if fact in raw:
+            report[fact] = raw[fact]
     if "golden" in raw:
         report["golden"] = {"problems": list(raw["golden"]["problems"])}
     measured = raw.get("measured")

@@ -52,13 +52,15 @@ def violations(
 
     `report` is `edgectl.build.evaluation.report_for`'s, so it says a latency only where it was
     measured on the target's architecture; what it leaves to the device is not judged here.
-    `gates` is metric to `min` and `maxDrop`, the drop against `baseline`, the metrics of the
-    imported fp32 model. `limits` are the target's: `latency` in seconds (held against p99),
-    `peakMemory` and `modelSize` in bytes.
+    A model that cannot run on the build machine (`deferred`) is left to the device's golden data
+    and soak. `gates` is metric to `min`, `max`, `maxDrop` and `maxRise`, the last two against
+    `baseline`, the metrics of the model as it came. `limits` are the target's: `latency` in seconds
+    (held against p99), `peakMemory`, `modelSize` and `arena` in bytes.
     """
     found: list[Refusal] = []
     for metric, gate in sorted(gates.items()):
-        found += _metric(metric, gate, report["metrics"].get(metric), baseline)
+        if "deferred" not in report:
+            found += _metric(metric, gate, report["metrics"].get(metric), baseline)
     found += oversize(report["sizeBytes"], limits)
     found += _measured(report, limits)
     found += [GoldenProblem(problem) for problem in report.get("golden", {}).get("problems", ())]
@@ -74,21 +76,29 @@ def _metric(
     if measured is None:
         yield Violation(metric, "not measured", "a metric of the task")
         return
-    least = gate.get("min")
+    least, greatest = gate.get("min"), gate.get("max")
     if least is not None and not measured >= least:
         yield Violation(metric, f"{measured:.4f}", f"at least {least:.4f}")
-    most = gate.get("maxDrop")
-    if most is None:
-        return
+    if greatest is not None and not measured <= greatest:
+        yield Violation(metric, f"{measured:.4f}", f"at most {greatest:.4f}")
     before = None if baseline is None else baseline.get(metric)
+    for bound, word, sign in (("maxDrop", "drop", -1), ("maxRise", "rise", 1)):
+        if bound in gate:
+            yield from _change(f"{word} of {metric}", before, measured, sign, gate[bound])
+
+
+def _change(
+    what: str, before: float | None, measured: float, sign: int, most: float
+) -> Iterator[Violation]:
+    """A metric that moved too far in the direction of `sign`."""
     if before is None:
-        yield Violation(f"drop of {metric}", "not measured", f"at most {most:.4f}")
+        yield Violation(what, "not measured", f"at most {most:.4f}")
+        return
+    change = sign * (measured - before)
     # Shares of a few hundred samples: a difference of one rounding error is none.
-    elif not before - measured <= most + 1e-9:
+    if not change <= most + 1e-9:
         yield Violation(
-            f"drop of {metric}",
-            f"{before - measured:.4f} (from {before:.4f} to {measured:.4f})",
-            f"at most {most:.4f}",
+            what, f"{change:.4f} (from {before:.4f} to {measured:.4f})", f"at most {most:.4f}"
         )
 
 
@@ -100,7 +110,18 @@ def oversize(size: int, limits: Mapping[str, float]) -> tuple[Violation, ...]:
     return (Violation("model size", format_bytes(size), f"at most {format_bytes(allowed)}"),)
 
 
+def overfull(size: int, limits: Mapping[str, float]) -> tuple[Violation, ...]:
+    """The violation of a variant whose files are `size` bytes together."""
+    allowed = limits.get("storage")
+    if allowed is None or size <= allowed:
+        return ()
+    return (Violation("storage", format_bytes(size), f"at most {format_bytes(allowed)}"),)
+
+
 def _measured(report: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Violation]:
+    arena, allowed = report.get("arenaBytes"), limits.get("arena")
+    if arena is not None and allowed is not None and arena > allowed:
+        yield Violation("tensor arena", format_bytes(arena), f"at most {format_bytes(allowed)}")
     p99, allowed = report["latency"].get("p99"), limits.get("latency")
     if p99 is not None and allowed is not None and p99 > allowed:
         yield Violation("p99 latency", format_seconds(p99), f"at most {format_seconds(allowed)}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
+from edgectl.engine.session import MODEL_FILES
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, Platform
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ MANIFEST_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
 WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
+CODE_TYPE = "application/vnd.cncf.model.code.v1.raw"
 DATASET_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 INDEX_TYPE = "application/vnd.edgectl.model.v1+json"
 FILEPATH = "org.cncf.model.filepath"
 
 _IMAGE_TRANSFORM = "decode"
+_FORMATS = {
+    "onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "onnx", "litert": "tflite",
+    "tflm": "tflite", "coreml": "coreml",
+}  # fmt: skip
+"""Engine to the format of its model, as `config.format` names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +61,30 @@ class Package:
     """Config, signature.json and README.md."""
 
 
-def pack(variant: Variant, *, model: Descriptor, golden: Descriptor, card: str) -> Package:
-    """Package a built model. `model` and `golden` are any descriptors of the two files' blobs;
-    `card` is the text of its README.md.
+def pack(
+    variant: Variant,
+    *,
+    model: Descriptor | Mapping[str, Descriptor],
+    golden: Descriptor,
+    card: str,
+    assets: Mapping[str, Descriptor] | None = None,
+) -> Package:
+    """Package a built model.
+
+    `model`, `golden` and `assets` are any descriptors of the files' blobs: of a model that is one
+    file, or of several by the path that each has beside the others. `card` is the text of its
+    README.md.
 
     The same arguments give the same digest: nothing measured and no clock goes in.
     """
     signature = canonical_json(variant.signature.to_json())
     readme = card.encode()
     made = {Digest.of(data): data for data in (signature, readme)}
+    if isinstance(model, Descriptor):
+        model = {MODEL_FILES[str(variant.signature.engine["name"])][0]: model}
     layers = (
-        _layer(model, WEIGHT_TYPE, "model.onnx"),
+        *(_layer(file, _media_type(path), path) for path, file in sorted(model.items())),
+        *(_layer(file, WEIGHT_CONFIG_TYPE, path) for path, file in sorted((assets or {}).items())),
         _layer(Descriptor.of(signature, WEIGHT_CONFIG_TYPE), WEIGHT_CONFIG_TYPE, "signature.json"),
         _layer(golden, DATASET_TYPE, "golden.npz"),
         _layer(Descriptor.of(readme, DOC_TYPE), DOC_TYPE, "README.md"),
@@ -103,6 +123,17 @@ def model_index(name: str, version: str, variants: Iterable[Descriptor]) -> Inde
     )
 
 
+def is_weight(path: str) -> bool:
+    """Whether a file of a model holds weights: `model.onnx`, `model.mlpackage/…`."""
+    return path.startswith("model.")
+
+
+def _media_type(path: str) -> str:
+    if is_weight(path):
+        return WEIGHT_TYPE
+    return WEIGHT_CONFIG_TYPE if path.endswith(".json") else CODE_TYPE
+
+
 def _layer(file: Descriptor, media_type: str, path: str) -> Descriptor:
     return replace(
         file,
@@ -138,8 +169,9 @@ def _config(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, Any]:
         for tensor in signature.inputs
         for transform in tensor.transforms
     )
+    engine = str(signature.engine["name"])
     config: dict[str, Any] = {
-        "format": "onnx",
+        "format": _FORMATS[engine],
         "precision": variant.precision,
         "capabilities": {
             "inputTypes": ["image" if takes_images else "other"],
@@ -147,7 +179,7 @@ def _config(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, Any]:
         },
     }
     if variant.precision == "int8":
-        config["quantization"] = "static-qdq"
+        config["quantization"] = "static-qdq" if _FORMATS[engine] == "onnx" else "int8"
     if variant.parameters:
         config["paramSize"] = param_size(variant.parameters)
     return {

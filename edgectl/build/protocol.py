@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an action made: file names relative to the current directory, by role."""
+    """What an action made: names of files or directories, relative to the current one, by role."""
 
     outputs: Mapping[str, str]
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -25,6 +25,7 @@ SOURCE_DATE_EPOCH = "315532800"
 """1980-01-01, the oldest time that a ZIP archive can say."""
 _MAX_RESULT_BYTES = 4 << 20
 _MAX_REASON_CHARACTERS = 1000
+_MAX_OUTPUT_FILES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class Request:
     """One action on one model."""
 
     action: str
-    """`import`, `optimize` or `evaluate`."""
+    """`import`, `optimize`, `compile` or `evaluate`."""
     model: str
     inputs: Mapping[str, Path]
-    """Files by role; read only."""
+    """Files and directories by role; read only."""
     params: Mapping[str, Any]
     """JSON values."""
     output: Path
@@ -47,6 +48,7 @@ class Result:
     """What an action made: files below the request's output directory, and facts about them."""
 
     outputs: Mapping[str, Path]
+    """Files by role; those of an output that is a directory by `role/relative/path`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -196,13 +198,29 @@ def _accept(request: Request, value: Mapping[str, Any]) -> Result:
     if not isinstance(value["metadata"], dict):
         raise TypeError("metadata is not an object")
     root = request.output.resolve()
-    outputs = {}
+    outputs: dict[str, Path] = {}
     for role, name in value["outputs"].items():
         path = root / name
-        if path.is_symlink() or not path.is_file() or root not in path.resolve().parents:
-            raise ValueError(f"output {role!r} is not a file of the output directory: {name!r}")
-        outputs[role] = path
+        if path.is_symlink() or not path.exists() or root not in path.resolve().parents:
+            raise ValueError(f"output {role!r} is no file of the output directory: {name!r}")
+        if path.is_dir():
+            outputs |= _files(role, path)
+        else:
+            outputs[role] = path
     return Result(outputs, value["metadata"])
+
+
+def _files(role: str, directory: Path) -> dict[str, Path]:
+    """Every file of an output that is a directory, under `role/relative/path`."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"output {role!r} holds a link: {path.name!r}")
+        if path.is_file():
+            found[f"{role}/{path.relative_to(directory).as_posix()}"] = path
+    if not 0 < len(found) <= _MAX_OUTPUT_FILES:
+        raise ValueError(f"output {role!r} is a directory of {len(found)} files")
+    return found
 
 
 def _not_json(name: str) -> None:

@@ -43,12 +43,11 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
     """Evaluate as the builder protocol asks.
 
     `inputs` has `model` (the file, or the directory with it), `evaluation` (an .npz with one array
-    for each input and one of labels) and optionally `golden` (see `edgectl.engine.golden`). `params`: `labels` names
-    the array of labels, `task` is `classification` or `regression`, `outputs` declares the outputs
-    (the first is evaluated; `transforms` and `labels` of it are optional); optional are
-    `engine` (onnxruntime), `providers`, `device`, `threads` (1), `runs` (100), `latency` (False: do
-    not measure) and
-    `goldenTolerance` (`absolute`, `relative`, `top1`).
+    for each input and one of labels) and optionally `golden` (see `edgectl.engine.golden`).
+    `params`: `labels` names the array of labels, `task` is `classification` or `regression`,
+    `outputs` declares the outputs (the first is evaluated; `transforms` and `labels` of it are
+    optional); optional are `engine` (onnxruntime), `providers`, `device`, `threads` (1), `runs`
+    (100), `latency` (False: do not measure) and `goldenTolerance` (`absolute`, `relative`, `top1`).
 
     The result is `{"metrics": {…}, "samples": rows, "sizeBytes": …, "host": {…}}` and, where there
     is golden data, `"golden": {"problems": [sentence, …]}`: deterministic on one machine. Where

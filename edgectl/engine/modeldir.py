@@ -63,10 +63,15 @@ class ModelDirectory:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a model: of the file, or of all files of the directory that it is."""
-    if path.is_dir():
-        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-    return path.stat().st_size
+    """Bytes of a model: of the file, or of the files named `model.*` of its directory."""
+    if path.is_file():
+        return path.stat().st_size
+    files = (each for each in path.rglob("*") if each.is_file())
+    return sum(
+        each.stat().st_size
+        for each in files
+        if path.suffix == ".mlpackage" or each.relative_to(path).parts[0].startswith("model.")
+    )
 
 
 def read_signature(path: Path) -> ModelSignature:

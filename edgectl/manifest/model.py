@@ -37,7 +37,7 @@ Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "source"]
 
 Version = Annotated[
     str,
@@ -48,6 +48,12 @@ Version = Annotated[
     ),
 ]
 """`1.0.0` or `1.0.0-rc.1`: semantic versioning as far as an OCI tag can say it (no `+build`)."""
+
+
+AS_IT_IS: Precision = "source"
+"""The precision of a variant that is the source itself."""
+COMPILED = ("coreml", "tensorrt")
+"""Formats that nothing is made of: what they are is what runs."""
 
 
 def version_order(version: str) -> tuple[Any, ...]:
@@ -95,6 +101,13 @@ Transform = Annotated[
     ),
 ]
 
+MetricName = Annotated[
+    str, form(r"^[a-z][a-z0-9_]*(@[0-9]+)?$", "a metric such as accuracy, mae or map50")
+]
+AssetName = Annotated[
+    str, form(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "a file name without a directory", max_length=100)
+]
+
 Dimension = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
 
 
@@ -122,8 +135,15 @@ class Source(Element):
     )
     sha256: Sha256 | None = Field(
         default=None,
-        description="Digest of the file. Anything else is refused.",
+        description="Digest of the file; of a directory, of the canonical JSON of its files' "
+        "digests by path. Anything else is refused.",
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    trust_code: bool = Field(
+        default=False,
+        description="Whether code inside the model may run while it is imported, such as a "
+        "pickle's, or Python functions of a TensorFlow graph. Never of a model from others.",
+        examples=[False],
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -267,13 +287,42 @@ class Golden(Element):
     )
 
 
+class Compression(Element):
+    """How weights are stored, beyond their precision. Core ML alone has these forms."""
+
+    weights: Literal["palettized", "sparse"] = Field(
+        description="A lookup table for each tensor, or zeros left out.", examples=["palettized"]
+    )
+    bits: Literal[1, 2, 3, 4, 6, 8] = Field(
+        default=4, description="Bits of an index into the palette.", examples=[4]
+    )
+    sparsity: Fraction = Field(
+        default=0.5, description="Share of weights that become zero.", examples=[0.5]
+    )
+
+
 class Optimize(Element):
     """How the model is made smaller and faster."""
 
     precision: Precision | None = Field(
         default=None,
-        description="Precision to build. Without it: the first that the target lists.",
+        description="Precision to build; `source` leaves the model as it is. Without it: the first "
+        "that the target lists, and `source` for what is compiled already.",
         examples=["int8"],
+    )
+    compression: Compression | None = Field(
+        default=None, description="How weights are stored.", examples=[{"weights": "sparse"}]
+    )
+
+
+class Asset(Element):
+    """A file that the model's transforms read, shipped beside it."""
+
+    path: RelativePath = Field(description="The file.", examples=["tokenizer.json"])
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of the file. Anything else is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
     )
 
 
@@ -281,17 +330,26 @@ class Gate(Element):
     """What one metric must reach for a variant to be released."""
 
     min: float | None = Field(default=None, description="Least value.", examples=[0.95])
+    max: float | None = Field(
+        default=None, description="Greatest value, for an error such as mae.", examples=[48.0]
+    )
     max_drop: float | None = Field(
         default=None,
         ge=0,
-        description="Most that the variant may lose against the imported fp32 model.",
+        description="Most that the variant may lose against the model as it came.",
         examples=[0.02],
+    )
+    max_rise: float | None = Field(
+        default=None,
+        ge=0,
+        description="Most that an error may rise against the model as it came.",
+        examples=[1.5],
     )
 
     def faults(self) -> Iterator[Fault]:
         """A gate that lets everything through."""
-        if self.min is None and self.max_drop is None:
-            yield Fault("an empty gate checks nothing: give min, maxDrop or both")
+        if not self.model_fields_set:
+            yield Fault("an empty gate checks nothing: give min, max, maxDrop or maxRise")
 
 
 class ModelSpec(Element):
@@ -340,19 +398,34 @@ class ModelSpec(Element):
         description="Inputs with right outputs, run by a device before it serves the model.",
         examples=[{"path": "golden.npz"}],
     )
+    assets: dict[AssetName, Asset] = Field(
+        default_factory=dict,
+        description="Files that transforms name, by the name that they have beside the model.",
+        examples=[{"tokenizer.json": {"path": "tokenizer.json"}}],
+    )
     optimize: Optimize = Field(
         default_factory=Optimize,
         description="What is done to the model for each target.",
         examples=[{"precision": "int8"}],
     )
-    gates: dict[Literal["accuracy"], Gate] = Field(
+    gates: dict[MetricName, Gate] = Field(
         default_factory=dict,
         description="What each metric must reach; a variant that does not is never released.",
         examples=[{"accuracy": {"min": 0.95, "maxDrop": 0.02}}],
     )
 
+    @property
+    def wanted_precision(self) -> Precision | None:
+        """The precision that the model asks for; None if the target decides."""
+        if self.optimize.precision is None and self.source.format in COMPILED:
+            return AS_IT_IS
+        return self.optimize.precision
+
     def faults(self) -> Iterator[Fault]:
-        """Gates without data; two tensors of one name."""
+        """Gates without data; two tensors of one name; data that is used twice."""
+        if self.calibration and self.evaluation and self.calibration.path == self.evaluation.path:
+            fault = "is the calibration data too: a model is not measured on what it was fit to"
+            yield Fault(fault, ("evaluation", "path"))
         if self.gates and self.evaluation is None:
             yield Fault("need evaluation data to be measured on", ("gates",))
         seen: set[str] = set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgectl.manifest.collection import newest
 from edgectl.manifest.fleet import Fleet
-from edgectl.manifest.model import Model
+from edgectl.manifest.model import AS_IT_IS, Model
 from edgectl.manifest.problem import suggest
 from edgectl.manifest.target import Target
 
@@ -106,8 +106,8 @@ def _misfits(fleet: Fleet, names: _Names) -> Iterator[Problem]:
 
 
 def _misfit(document: Document, model: Model, target: Target) -> Iterator[Problem]:
-    asked = model.spec.optimize.precision
-    if asked is not None and asked not in target.spec.precisions:
+    asked = model.spec.wanted_precision
+    if asked is not None and asked not in {*target.spec.precisions, AS_IT_IS}:
         yield document.problem(
             ("spec", "optimize", "precision"),
             f"Target {target.name!r} has no precision {asked!r}",
@@ -115,7 +115,7 @@ def _misfit(document: Document, model: Model, target: Target) -> Iterator[Proble
         )
         return
     precision = asked or target.spec.precisions[0]
-    if precision == "int8" and model.spec.calibration is None:
+    if target.spec.needs_calibration(precision) and model.spec.calibration is None:
         yield document.problem(
             ("spec", "calibration"),
             f"is missing, and int8 for Target {target.name!r} needs it",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from edgectl.manifest.base import Bytes, Element, Fault, Lax, Manifest, Seconds, Text, Watts, form
 from edgectl.manifest.model import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Family = Literal[
     "jetson", "intel-nuc", "raspberry-pi", "android", "ios", "cortex-m", "esp32", "arduino",
@@ -100,6 +101,21 @@ class Engine(Element):
         description="ONNX Runtime execution providers, the preferred first.",
         examples=[["CPUExecutionProvider"]],
     )
+    device: (
+        Annotated[
+            str, form(r"^(CPU|GPU(\.[0-9]+)?|NPU|AUTO|DLA:[0-9])$", "CPU, GPU, NPU, AUTO or DLA:0")
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="What OpenVINO (CPU, GPU, NPU, AUTO) or TensorRT (GPU, DLA:0) runs it on.",
+        examples=["GPU"],
+    )
+    workspace: Bytes | None = Field(
+        default=None,
+        description="Most memory that TensorRT may use for tactics while it builds an engine.",
+        examples=["1Gi"],
+    )
 
 
 class Quantization(Element):
@@ -125,6 +141,16 @@ class Quantization(Element):
         "activations with 8-bit weights can saturate.",
         examples=[False],
     )
+    scheme: Literal["static", "dynamic"] = Field(
+        default="static",
+        description="Ranges of activations from calibration data, or taken anew in each run.",
+        examples=["static"],
+    )
+    boundary: Literal["float", "int8"] = Field(
+        default="float",
+        description="What inputs and outputs of a TFLite file are.",
+        examples=["float"],
+    )
 
 
 class Constraints(Element):
@@ -140,9 +166,31 @@ class Constraints(Element):
     model_size: Bytes | None = Field(
         default=None, description="Most bytes of the model's file.", examples=["50Mi"]
     )
+    arena: Bytes | None = Field(
+        default=None,
+        description="Most bytes of TensorFlow Lite Micro's tensor arena. Without it: what "
+        "`peakMemory` says, else the memory.",
+        examples=["256Ki"],
+    )
+    storage: Bytes | None = Field(
+        default=None,
+        description="Most bytes of everything that a variant ships. Without it: the storage.",
+        examples=["100Mi"],
+    )
     power: Watts | None = Field(
         default=None, description="Most power under inference.", examples=["10W"]
     )
+
+
+PROFILE_LIMITS: Mapping[str, Mapping[str, int]] = {
+    "ultra-low": {"modelSize": 2 << 20, "peakMemory": 1 << 20},
+    "low": {"modelSize": 64 << 20, "peakMemory": 512 << 20},
+    "medium": {"modelSize": 512 << 20, "peakMemory": 2 << 30},
+    "high": {},
+}
+"""What a model may cost by the resource class of its hardware, in bytes, where the target's own
+constraints say nothing: microcontrollers; phones and small boards; strong edge computers; servers.
+"""
 
 
 class TargetSpec(Element):
@@ -196,6 +244,38 @@ class TargetSpec(Element):
         examples=["latency"],
     )
 
+    def needs_calibration(self, precision: str) -> bool:
+        """Whether a precision takes ranges from calibration data here."""
+        static = self.quantization is None or self.quantization.scheme == "static"
+        return precision == "int8" and static
+
+    def limits(self) -> dict[str, float]:
+        """What a model may cost: `latency` in seconds, the rest in bytes; the hardware itself and
+        its resource class limit what the constraints leave open."""
+        said = self.constraints
+        limits: dict[str, float | None] = {
+            **PROFILE_LIMITS[self.profile],
+            "storage": self.storage,
+            **{
+                name: limit
+                for name, limit in (
+                    ("latency", said.latency),
+                    ("peakMemory", said.peak_memory),
+                    ("modelSize", said.model_size),
+                    ("storage", said.storage),
+                )
+                if limit is not None
+            },
+        }
+        if self.engine.name == "tflm":
+            limits["arena"] = said.arena or said.peak_memory or self.memory
+        ceiling = {"peakMemory": self.memory, "modelSize": self.storage}
+        return {
+            name: min(limit, ceiling.get(name, limit))
+            for name, limit in limits.items()
+            if limit is not None
+        }
+
     def faults(self) -> Iterator[Fault]:
         """int8 in no form; limits that the hardware is itself below."""
         if "int8" in self.precisions and self.quantization is None:
@@ -203,8 +283,14 @@ class TargetSpec(Element):
         limits = self.constraints
         if limits.peak_memory is not None and limits.peak_memory > self.memory:
             yield Fault("is more than the hardware has", ("constraints", "peakMemory"))
-        if limits.model_size is not None and limits.model_size > self.storage:
-            yield Fault("is more than the hardware has", ("constraints", "modelSize"))
+        for field in ("model_size", "storage"):
+            limit = getattr(limits, field)
+            if limit is not None and limit > self.storage:
+                yield Fault("is more than the hardware has", ("constraints", to_camel(field)))
+        if limits.arena is not None and limits.arena > self.memory:
+            yield Fault("is more than the hardware has", ("constraints", "arena"))
+        if "source" in self.precisions:
+            yield Fault("source is for a Model's optimize.precision alone", ("precisions",))
         if self.power is not None and self.power.typical > self.power.max:
             yield Fault("is more than power.max", ("power", "typical"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgectl.errors import ManifestError
@@ -9,29 +10,87 @@ from edgectl.errors import ManifestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgectl.desired import DesiredBuilder, DesiredModel
+    from edgectl.desired import DesiredBuilder, DesiredModel, DesiredTarget
 
 REFERENCE_ENGINE = "onnxruntime"
-"""Runs the imported model, which the accuracy of its variants is held against."""
+"""Runs the imported model, which its variants are held against."""
+
+NATIVE_ENGINES = {
+    "tflite": "litert", "openvino": "openvino", "coreml": "coreml", "tensorrt": "tensorrt",
+}  # fmt: skip
+"""The engine that runs a source format as it is: the reference for its variants."""
 
 
-def importer(builders: Sequence[DesiredBuilder], model: DesiredModel) -> DesiredBuilder:
-    """The builder that imports the model; raises ManifestError if there is none."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a model gets to an engine."""
+
+    importer: DesiredBuilder | None
+    """Makes ONNX of the source; None where the maker takes the source as it is."""
+    maker: DesiredBuilder
+    """Optimises it."""
+    compiler: DesiredBuilder | None
+    """Makes of the optimised model what the engine takes; None where the maker did."""
+
+    @property
+    def evaluator(self) -> DesiredBuilder:
+        """Runs the variant."""
+        return self.compiler or self.maker
+
+    @property
+    def builders(self) -> tuple[DesiredBuilder, ...]:
+        """Everything that takes part."""
+        return tuple(filter(None, (self.importer, self.maker, self.compiler)))
+
+
+def route(builders: Sequence[DesiredBuilder], model: DesiredModel, target: DesiredTarget) -> Route:
+    """The way of a model to a target; raises ManifestError if there is none."""
+    own = _backend(builders, target.engine, f"target {target.name}")
+    if model.source_format in own.takes or own.compiles is None:
+        maker, compiler = own, None
+    else:
+        maker, compiler = _backend(builders, own.compiles, f"target {target.name}"), own
+    if model.source_format in maker.takes:
+        return Route(None, maker, compiler)
+    importer = _importer(builders, model.source_format)
+    if importer is None:
+        raise _no_way(builders, model, target)
+    return Route(importer, maker, compiler)
+
+
+def reference(
+    builders: Sequence[DesiredBuilder], model: DesiredModel
+) -> tuple[DesiredBuilder | None, DesiredBuilder]:
+    """What a model's variants are held against: an importer, if ONNX is made of the source first,
+    and the builder that runs it. Raises ManifestError if nothing does."""
+    native = NATIVE_ENGINES.get(model.source_format)
     for builder in builders:
-        if model.source_format in builder.formats:
-            return builder
-    formats = sorted({name for builder in builders for name in builder.formats})
-    raise ManifestError(
-        f"model {model.name}: no builder imports the format {model.source_format!r}",
-        hint=f"set source.format to one of {', '.join(formats)}, or add a builder",
-    )
+        if native in builder.engines and model.source_format in builder.takes:
+            return None, builder
+    where = f"{model.name}:{model.version}"
+    importer = _importer(builders, model.source_format)
+    if importer is None:
+        raise _no_importer(builders, model)
+    return importer, _backend(builders, REFERENCE_ENGINE, where)
 
 
-def backend(builders: Sequence[DesiredBuilder], engine: str, where: str) -> DesiredBuilder:
-    """The builder that makes and measures models for an engine; raises ManifestError.
+def used(builders: Sequence[DesiredBuilder], model: DesiredModel) -> list[DesiredBuilder]:
+    """Every builder that takes part in making a model, each once, by name; raises ManifestError."""
+    found = [
+        builder
+        for variant in model.variants
+        for builder in route(builders, model, variant.target).builders
+    ]
+    if model.evaluation is not None:
+        found += filter(None, reference(builders, model))
+    return [each for _, each in sorted({builder.name: builder for builder in found}.items())]
 
-    `where` says for an error what asks for the engine.
-    """
+
+def _importer(builders: Sequence[DesiredBuilder], source_format: str) -> DesiredBuilder | None:
+    return next((builder for builder in builders if source_format in builder.formats), None)
+
+
+def _backend(builders: Sequence[DesiredBuilder], engine: str, where: str) -> DesiredBuilder:
     for builder in builders:
         if engine in builder.engines:
             return builder
@@ -42,12 +101,31 @@ def backend(builders: Sequence[DesiredBuilder], engine: str, where: str) -> Desi
     )
 
 
-def used(builders: Sequence[DesiredBuilder], model: DesiredModel) -> list[DesiredBuilder]:
-    """Every builder that takes part in making a model, each once, by name; raises ManifestError."""
-    found = [importer(builders, model)]
-    for variant in model.variants:
-        where = f"target {variant.target.name}"
-        found.append(backend(builders, variant.target.engine, where))
-    if model.evaluation is not None:
-        found.append(backend(builders, REFERENCE_ENGINE, f"{model.name}:{model.version}"))
-    return [each for _, each in sorted({builder.name: builder for builder in found}.items())]
+def _no_way(
+    builders: Sequence[DesiredBuilder], model: DesiredModel, target: DesiredTarget
+) -> ManifestError:
+    engines = sorted(
+        {
+            engine
+            for builder in builders
+            if model.source_format in builder.takes
+            for engine in builder.engines
+        }
+    )
+    if not engines:
+        return _no_importer(builders, model)
+    return ManifestError(
+        f"model {model.name}:{model.version} is a {model.source_format} file, which runs on "
+        f"{' and '.join(engines)} alone and is not translated; target {target.name} has "
+        f"{target.engine}",
+        hint=f"put it into a fleet whose targets have {' or '.join(engines)}, or give the model in "
+        "the format that it was trained in",
+    )
+
+
+def _no_importer(builders: Sequence[DesiredBuilder], model: DesiredModel) -> ManifestError:
+    formats = sorted({name for builder in builders for name in builder.formats})
+    return ManifestError(
+        f"model {model.name}: no builder imports the format {model.source_format!r}",
+        hint=f"set source.format to one of {', '.join(formats)}, or add a builder",
+    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.signature import ModelSignature
-from edgectl.plan.backends import REFERENCE_ENGINE, backend, importer
+from edgectl.manifest.model import AS_IT_IS
+from edgectl.plan.backends import REFERENCE_ENGINE, Route, reference, route
 from edgectl.plan.fingerprint import model_inputs
 from edgectl.plan.step import Step, StepKind, make_step
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Desired,
         DesiredBuilder,
         DesiredModel,
+        DesiredTarget,
         DesiredVariant,
         PinnedFile,
     )
@@ -28,8 +30,8 @@ class VariantSteps:
 
     target: str
     precision: str
-    optimize: Step
-    """The optimize step, or the import step where the variant is the imported model itself."""
+    built: tuple[Step, ...]
+    """Import, optimize and compile, as far as this variant has them; the last makes the model."""
     evaluate: Step | None
     package: Step
     attest: Step
@@ -39,9 +41,10 @@ class VariantSteps:
 class ModelSteps:
     """Every step of one model version."""
 
-    imported: Step
+    imported: Step | None
+    """None where every backend takes the source as it is."""
     baseline: Step | None
-    """Evaluation of the imported model, which accuracy drops are measured against."""
+    """Evaluation of the model as it came, which drops are measured against."""
     variants: tuple[VariantSteps, ...]
     index: Step
     image: Step
@@ -50,9 +53,9 @@ class ModelSteps:
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps, each once, every step after the steps it uses."""
-        ordered = [self.imported, *([self.baseline] if self.baseline else [])]
+        ordered = [step for step in (self.imported, self.baseline) if step is not None]
         for variant in self.variants:
-            ordered += [variant.optimize, *([variant.evaluate] if variant.evaluate else [])]
+            ordered += [*variant.built, *([variant.evaluate] if variant.evaluate else [])]
             ordered.append(variant.package)
         ordered += [self.index, self.image, *(variant.attest for variant in self.variants)]
         ordered.append(self.sign)
@@ -62,25 +65,23 @@ class ModelSteps:
 def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     """Every step of a model; raises ManifestError if no builder takes its format or engine."""
     name = f"{model.name}:{model.version}"
-    imported = make_step(
-        StepKind.IMPORT,
-        f"import {name}",
-        model.repository,
-        builder=importer(desired.builders, model),
-        params={"inputs": _tensors(model.inputs), "outputs": _tensors(model.outputs)},
-        files={
-            "source": model.source,
-            **_data(calibration=model.calibration, evaluation=model.evaluation),
-        },
-        model=model.key,
-    )
+    routes = [route(desired.builders, model, each.target) for each in model.variants]
+    importer, judge = reference(desired.builders, model) if model.evaluation else (None, None)
+    importers = [each for each in (importer, *(r.importer for r in routes)) if each is not None]
+    imported = _import(model, importers[0]) if importers else None
     baseline = None
-    if model.evaluation is not None:
-        reference = backend(desired.builders, REFERENCE_ENGINE, name)
-        params = _evaluation_params(model, ("CPUExecutionProvider",), latency=False)
-        baseline = _evaluate(model, f"evaluate {name} as imported", reference, imported, params)
+    if judge is not None:
+        engine = {"engine": REFERENCE_ENGINE if importer else judge.engines[0]}
+        baseline = _evaluate(
+            model,
+            f"evaluate {name} as it came",
+            judge,
+            imported if importer else None,
+            _evaluation_params(model, engine, latency=False),
+        )
     variants = tuple(
-        _variant_steps(model, variant, desired, imported, baseline) for variant in model.variants
+        _variant_steps(model, variant, way, desired, imported, baseline)
+        for variant, way in zip(model.variants, routes, strict=True)
     )
     packages = {variant.target: variant.package for variant in variants}
     shared: dict[str, Any] = {"model": model.key}
@@ -120,36 +121,95 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     return ModelSteps(imported, baseline, variants, index, image, sign)
 
 
+def _import(model: DesiredModel, builder: DesiredBuilder) -> Step:
+    return make_step(
+        StepKind.IMPORT,
+        f"import {model.name}:{model.version}",
+        model.repository,
+        builder=builder,
+        params={
+            "inputs": _tensors(model.inputs),
+            "outputs": _tensors(model.outputs),
+            "format": model.source_format,
+            "trustCode": model.trust_code,
+        },
+        files={
+            "source": model.source,
+            **_data(calibration=model.calibration, evaluation=model.evaluation),
+        },
+        model=model.key,
+    )
+
+
+def _built(
+    model: DesiredModel, variant: DesiredVariant, way: Route, imported: Step | None
+) -> tuple[Step, ...]:
+    """Import, optimize and compile, as far as a variant needs them."""
+    target = variant.target
+    name = f"{model.name}:{model.version} for {target.name}"
+    steps = [imported] if way.importer is not None and imported is not None else []
+    params = {
+        "engine": target.engine,
+        "engineVersion": target.engine_version,
+        "precision": variant.precision,
+        "inputs": _tensors(model.inputs),
+        "outputs": _tensors(model.outputs),
+        "format": model.source_format if way.importer is None else "onnx",
+        "trustCode": model.trust_code,
+        "providers": list(target.providers),
+        "cpuFeatures": list(target.cpu_features),
+        "accelerators": list(target.accelerators),
+        "compression": dict(model.compression),
+        **target.quantization,
+        **target.engine_options,
+        **model.calibration_params,
+    }
+    shared: dict[str, Any] = {"model": model.key, "target": target.name}
+    as_imported = steps and variant.precision in {"fp32", AS_IT_IS}
+    if not (as_imported and REFERENCE_ENGINE in way.maker.engines):
+        source = {"source": model.source} if way.importer is None else {}
+        steps.append(
+            make_step(
+                StepKind.OPTIMIZE,
+                f"optimize {name} ({variant.precision})",
+                model.repository,
+                builder=way.maker,
+                params=params,
+                files={**source, **_data(calibration=model.calibration)},
+                uses={"model": steps[-1]} if steps else {},
+                **shared,
+            )
+        )
+    if way.compiler is not None:
+        steps.append(
+            make_step(
+                StepKind.COMPILE,
+                f"compile {name}",
+                model.repository,
+                builder=way.compiler,
+                params={**params, "limits": dict(target.limits)},
+                files=_data(calibration=model.calibration),
+                uses={"model": steps[-1]},
+                **shared,
+            )
+        )
+    return tuple(steps)
+
+
 def _variant_steps(
     model: DesiredModel,
     variant: DesiredVariant,
+    way: Route,
     desired: Desired,
-    imported: Step,
+    imported: Step | None,
     baseline: Step | None,
 ) -> VariantSteps:
     target = variant.target
     name = f"{model.name}:{model.version} for {target.name}"
-    maker = backend(desired.builders, target.engine, f"target {target.name}")
-    optimize = imported
-    if variant.precision != "fp32":
-        optimize = make_step(
-            StepKind.OPTIMIZE,
-            f"optimize {name} ({variant.precision})",
-            model.repository,
-            builder=maker,
-            params={
-                "precision": variant.precision,
-                **target.quantization,
-                **model.calibration_params,
-            },
-            files=_data(calibration=model.calibration),
-            uses={"model": imported},
-            model=model.key,
-            target=target.name,
-        )
+    built = _built(model, variant, way, imported)
     evaluate = None
     if model.evaluation is not None:
-        params = _evaluation_params(model, target.providers, latency=True)
+        params = _evaluation_params(model, _engine(target), latency=True)
         params |= {
             "architecture": target.platform.architecture,
             "threads": target.cores,
@@ -158,14 +218,13 @@ def _variant_steps(
         evaluate = _evaluate(
             model,
             f"evaluate {name}",
-            maker,
-            optimize,
+            way.evaluator,
+            built[-1],
             params,
             golden=model.golden,
             target=target.name,
         )
-    package = _package(model, variant, desired, optimize, evaluate, baseline)
-    took_part = {each.name: each for each in (importer(desired.builders, model), maker)}
+    package = _package(model, variant, desired, built[-1], evaluate, baseline)
     attest = make_step(
         StepKind.ATTEST,
         f"attest {name}",
@@ -175,30 +234,31 @@ def _variant_steps(
             "name": model.name,
             "version": model.version,
             "license": model.license,
-            "builders": {name: str(each.digest) for name, each in took_part.items()},
+            "builders": {each.name: str(each.digest) for each in way.builders},
         },
         files=_data(
             source=model.source,
             calibration=model.calibration,
             evaluation=model.evaluation,
             golden=model.golden,
+            **{f"asset/{name}": file for name, file in model.assets.items()},
         ),
         uses={
             "package": package,
-            "optimize": optimize,
+            **{step.kind.value: step for step in built},
             **({"evaluate": evaluate, "baseline": baseline} if evaluate and baseline else {}),
         },
         model=model.key,
         target=target.name,
     )
-    return VariantSteps(target.name, variant.precision, optimize, evaluate, package, attest)
+    return VariantSteps(target.name, variant.precision, built, evaluate, package, attest)
 
 
 def _package(
     model: DesiredModel,
     variant: DesiredVariant,
     desired: Desired,
-    optimize: Step,
+    built: Step,
     evaluate: Step | None,
     baseline: Step | None,
 ) -> Step:
@@ -213,6 +273,7 @@ def _package(
             "name": target.engine,
             "version": target.engine_version,
             "providers": list(target.providers),
+            **target.engine_options,
         },
         model.golden_tolerance,
     )
@@ -227,15 +288,16 @@ def _package(
         "description": model.description,
         "license": model.license,
     }
-    uses = {"model": optimize}
+    uses = {"model": built}
     if evaluate is not None and baseline is not None:
         uses |= {"evaluation": evaluate, "baseline": baseline}
+    assets = {f"asset/{name}": file for name, file in model.assets.items()}
     return make_step(
         StepKind.PACKAGE,
         f"package {model.name}:{model.version} for {target.name}",
         model.repository,
         params=params,
-        files=_data(golden=model.golden, card=desired.model_card),
+        files=_data(golden=model.golden, card=desired.model_card, **assets),
         uses=uses,
         model=model.key,
         target=target.name,
@@ -246,31 +308,44 @@ def _evaluate(
     model: DesiredModel,
     title: str,
     builder: DesiredBuilder,
-    of: Step,
+    of: Step | None,
     params: Mapping[str, Any],
     *,
     golden: PinnedFile | None = None,
     target: str | None = None,
 ) -> Step:
+    """The evaluation of what a step made; of the source itself without one."""
+    source = {"model": model.source} if of is None else {}
     return make_step(
         StepKind.EVALUATE,
         title,
         model.repository,
         builder=builder,
         params=params,
-        files=_data(evaluation=model.evaluation, golden=golden),
-        uses={"model": of},
+        files={**source, **_data(evaluation=model.evaluation, golden=golden)},
+        uses={} if of is None else {"model": of},
         model=model.key,
         target=target,
     )
 
 
+def _engine(target: DesiredTarget) -> dict[str, Any]:
+    """The engine and its options, as params of an evaluation have them."""
+    return {
+        "engine": target.engine,
+        "providers": list(target.providers),
+        **target.engine_options,
+    }
+
+
 def _evaluation_params(
-    model: DesiredModel, providers: tuple[str, ...], *, latency: bool
+    model: DesiredModel, engine: Mapping[str, Any], *, latency: bool
 ) -> dict[str, Any]:
     return {
+        **engine,
         "labels": model.evaluation_labels,
         "task": model.task,
+        "inputs": _tensors(model.inputs),
         "outputs": [
             {
                 "name": output.name,
@@ -279,7 +354,6 @@ def _evaluation_params(
             }
             for output in model.outputs
         ],
-        "providers": list(providers),
         "latency": latency,
     }
 

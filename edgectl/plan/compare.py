@@ -163,7 +163,7 @@ def _restrict(steps: ModelSteps, targets: Collection[str]) -> tuple[Step, ...]:
         step.key
         for variant in steps.variants
         if variant.target in targets
-        for step in (variant.optimize, variant.evaluate, variant.package)
+        for step in (*variant.built, variant.evaluate, variant.package)
         if step is not None
     }
     wanted |= {step.key for step in (steps.imported, steps.baseline) if step is not None}

@@ -8,18 +8,19 @@ from edgectl.digest import Digest, canonical_json
 from edgectl.plan.backends import used
 
 if TYPE_CHECKING:
-    from edgectl.desired import Desired, DesiredModel
+    from edgectl.desired import Desired, DesiredModel, PinnedFile
 
 
 def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
     """What a model version is made from, by the name a person knows it by."""
-    files = {
+    files: dict[str, PinnedFile | None] = {
         "source": model.source,
         "calibration data": model.calibration,
         "evaluation data": model.evaluation,
         "golden data": model.golden,
         "model card template": desired.model_card,
     }
+    files |= {f"asset {name}": file for name, file in model.assets.items()}
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
     values |= {f"builder {each.name}": str(each.digest) for each in used(desired.builders, model)}
     values["source date epoch"] = str(desired.source_date_epoch)
@@ -30,6 +31,8 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
     values["signature"] = _fingerprint(
         [[t.name, t.datatype, t.shape, [dict(x) for x in t.transforms], t.labels] for t in tensors]
     )
+    values["source settings"] = _fingerprint([model.source_format, model.trust_code])
+    values["compression"] = _fingerprint(dict(model.compression))
     values["golden tolerance"] = _fingerprint(dict(model.golden_tolerance))
     values["description"] = _fingerprint([model.task, model.description, model.license])
     for variant in model.variants:
@@ -40,6 +43,7 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
                 target.platform.to_json(),
                 target.engine,
                 target.engine_version,
+                dict(target.engine_options),
                 target.cores,
                 dict(target.quantization),
                 dict(target.limits),

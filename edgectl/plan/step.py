@@ -19,6 +19,7 @@ class StepKind(StrEnum):
 
     IMPORT = "import"
     OPTIMIZE = "optimize"
+    COMPILE = "compile"
     EVALUATE = "evaluate"
     PACKAGE = "package"
     INDEX = "index"
@@ -28,13 +29,14 @@ class StepKind(StrEnum):
     RELEASE = "release"
 
 
-REVISION: dict[StepKind, int] = dict.fromkeys(StepKind, 1)
+REVISION: dict[StepKind, int] = dict.fromkeys(StepKind, 1) | {StepKind.ATTEST: 2}
 """Part of every key of a kind: edgectl's own code, where the rest of a key is what it works on.
 
 Raise the number of a kind whenever the same inputs would now give another result:
 
-- import, optimize, evaluate: `edgectl.engine`, which evaluates inside a builder's environment, or
-  `edgectl.build.protocol`. A builder's own code is in its digest.
+- import, optimize, compile, evaluate: `edgectl.engine`, which evaluates inside a builder's
+  environment, `edgectl.build.protocol` or `edgectl.build.kit`. A builder's own code is in its
+  digest.
 - package: `edgectl.build.modelpack`, `edgectl.build.card`, the signature's JSON, or which gates and
   limits a variant is held against.
 - index, image: `edgectl.build.modelpack`, `edgectl.oci.image`, `edgectl.oci.tar`.

@@ -43,9 +43,11 @@ def target(name: str = "intel-nuc", **changes: Any) -> DesiredTarget:
         engine_version=">=1.20",
         providers=("CPUExecutionProvider",),
         quantization={"activations": "uint8", "weights": "int8"},
+        engine_options={},
         cpu_features=(),
         accelerators=(),
         cores=4,
+        power=None,
         limits={"latency": 0.02},
     )
     return replace(value, **changes)
@@ -63,6 +65,7 @@ def model(
         license="Apache-2.0",
         source=pinned(f"{name}-{version}.onnx"),
         source_format="onnx",
+        trust_code=False,
         inputs=(TensorSpec("image", "FP32", (-1, 1, 8, 8)),),
         outputs=(TensorSpec("logits", "FP32", (-1, 10)),),
         calibration=pinned(f"{name}-calibration"),
@@ -71,6 +74,8 @@ def model(
         evaluation_labels="label",
         golden=pinned(f"{name}-golden"),
         golden_tolerance={"absolute": 0.5},
+        assets={},
+        compression={},
         gates={"accuracy": {"min": 0.9}},
         variants=tuple(DesiredVariant(target(t), "int8") for t in targets or ("intel-nuc",)),
     )

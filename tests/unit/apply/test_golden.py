@@ -26,7 +26,7 @@ GOLDEN = {
     StepKind.PACKAGE: (1, "f8e5c29fa117229637da30864958af08bd3402abf02d536a80731220ea7554bf"),
     StepKind.INDEX: (1, "142e9292f26810fac6856ff0e35ba36bbfee62f82e49948dfd3abc628ea7c2d9"),
     StepKind.IMAGE: (1, "50c121c2db299e045093275a546e1e4a456c7cc3f459b26908a07adf5e1f3a9f"),
-    StepKind.ATTEST: (1, "1177eae7951086f97f82ada2edc089b3b66717b7f513a7a010dc6fc811c231da"),
+    StepKind.ATTEST: (2, "a9e043a4441cae82ccaf515694d2b1a819053a9b64674f5e2dd246757706f352"),
 }
 TEMPLATE = (
     "{{ name }} {{ version }} {{ task }} {{ description }} {{ license }} {{ engine.name }}"

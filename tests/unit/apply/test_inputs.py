@@ -224,11 +224,18 @@ def test_a_registrys_credentials_go_to_no_other_host(web: Web, tmp_path: Path) -
     assert not any("Authorization" in request for request in web.requests)
 
 
-def _artifact(directory: Path, *files: bytes) -> str:
+def _artifact(directory: Path, *files: bytes, titles: tuple[str, ...] = ()) -> str:
     """Push an artifact; returns a reference with its digest."""
     repository = LayoutStore(directory).repository("models/raw")
     repository.push_blob(EMPTY_CONFIG, b"{}")
-    layers = tuple(Descriptor.of(data, "application/octet-stream") for data in files)
+    layers = tuple(
+        Descriptor.of(
+            data,
+            "application/octet-stream",
+            annotations={"org.opencontainers.image.title": title} if title else {},
+        )
+        for data, title in zip(files, titles or ("",) * len(files), strict=True)
+    )
     for layer, data in zip(layers, files, strict=True):
         repository.push_blob(layer, data)
     manifest = Manifest(EMPTY_CONFIG, layers).to_bytes()
@@ -273,13 +280,36 @@ def test_an_artifact_of_a_registry_that_needs_no_tls(tmp_path: Path, registry: R
         elsewhere.pinned(_pinned(reference))
 
 
-@pytest.mark.parametrize("files", [(), (DATA, b"another")])
-def test_an_artifact_of_other_than_one_file_is_refused(
-    tmp_path: Path, files: tuple[bytes, ...]
-) -> None:
-    reference = _artifact(tmp_path / "registry", *files)
-    with pytest.raises(SourceError, match="not an artifact of one file"):
+def test_an_artifact_without_files_is_refused(tmp_path: Path) -> None:
+    reference = _artifact(tmp_path / "registry")
+    with pytest.raises(SourceError, match="not an artifact of files"):
         make(tmp_path).pinned(_pinned(reference))
+
+
+def test_an_artifact_of_several_files_is_a_directory(tmp_path: Path) -> None:
+    files = {"model.xml": DATA, "weights/model.bin": b"another"}
+    reference = _artifact(tmp_path / "registry", *files.values(), titles=tuple(files))
+    directory = make(tmp_path).pinned(_pinned(reference))
+    assert {name: (directory / name).read_bytes() for name in files} == files
+
+
+@pytest.mark.parametrize("title", ["", "../out", "/etc/out", "a/../../out", "a\\b"])
+def test_a_layer_that_would_leave_the_directory_is_refused(tmp_path: Path, title: str) -> None:
+    reference = _artifact(tmp_path / "registry", DATA, b"another", titles=(title, "fine"))
+    with pytest.raises(SourceError, match="title is no file name"):
+        make(tmp_path).pinned(_pinned(reference))
+
+
+def test_a_directory_is_what_it_was_when_the_plan_was_made(tmp_path: Path) -> None:
+    model = tmp_path / "saved"
+    (model / "variables").mkdir(parents=True)
+    (model / "graph.pb").write_bytes(DATA)
+    (model / "variables" / "data").write_bytes(b"1")
+    file = PinnedFile(Digest.of_tree(model), model)
+    assert make(tmp_path).pinned(file) == model
+    (model / "variables" / "data").rename(model / "variables" / "other")
+    with pytest.raises(SourceError, match="changed while edgectl was running"):
+        make(tmp_path).pinned(file)
 
 
 def test_an_artifact_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_an_output_that_is_a_link_is_refused(build: Callable[..., Result], tmp_p
     secret = tmp_path / "secret"
     secret.write_text("s")
     result = {"protocol": 1, "status": "ok", "outputs": {"model": "m"}, "metadata": {}}
-    with pytest.raises(ToolchainError, match="not a file of the output directory"):
+    with pytest.raises(ToolchainError, match="no file of the output directory"):
         build(
             f"import os; os.symlink({str(secret)!r}, 'm')\n"
             f"open('result.json', 'w').write({json.dumps(result)!r})"

@@ -159,7 +159,7 @@ def test_falls_back_to_the_cpu_only_where_asked(tmp_path: Path) -> None:
 
 
 def test_refuses_an_unknown_engine(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="'tensorflow' is not one of: onnxruntime"):
+    with pytest.raises(UnsupportedError, match="'tensorflow' is not one of: coreml, "):
         load_session(tmp_path / "m.onnx", engine="tensorflow")
 
 

@@ -154,6 +154,7 @@ def test_a_tag_that_was_moved_is_drift() -> None:
 
 def test_a_cached_step_is_known() -> None:
     step = model_steps(model(), desired()).imported
+    assert step is not None
     plan = make_plan(
         desired(), Observed({model().key: ObservedModel(cached=frozenset({step.key}))})
     )
