@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import archives
-import programs
 import scripts
 from edgectl.build.kit.data import real_inputs
+from edgectl.build.kit.torchfile import archives, programs
+from edgectl.build.kit.torchfile import scripts as torchscripts
 from edgectl.build.protocol import Done, Task, main, report
 from exporting import check_weights, compare, declare, program_to_onnx, write
 
@@ -57,7 +57,7 @@ def _open(
         programs.check_inference(program)
         check_weights({**program.state_dict, **program.constants})
         return program.module(check_guards=False), lambda: program_to_onnx(program)
-    script = scripts.load(archive, trusted=trusted)
+    script = torchscripts.load(archive, trusted=trusted)
     check_weights({**dict(script.named_parameters()), **dict(script.named_buffers())})
     return script.forward, lambda: scripts.to_onnx(script, task, samples)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from archives import SAVE_AGAIN, damaged
+from edgectl.build.kit.torchfile.archives import SAVE_AGAIN, damaged
 from edgectl.build.protocol import RefusalError
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]*")

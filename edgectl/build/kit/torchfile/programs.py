@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import plain
-from archives import SAVE_AGAIN, damaged
+from edgectl.build.kit.torchfile import plain
+from edgectl.build.kit.torchfile.archives import SAVE_AGAIN, damaged
 from edgectl.build.kit.wording import first_line, listed
 from edgectl.build.protocol import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from archives import Archive
+    from edgectl.build.kit.torchfile.archives import Archive
 
 MAX_JSON_BYTES = 256 << 20
 MODEL = "model"
