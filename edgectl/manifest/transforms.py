@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgectl.engine.transforms import check
+from edgectl.engine.transforms import check, check_together
 from edgectl.engine.transforms.registry import read_post, read_pre
 
 if TYPE_CHECKING:
@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 
 def transform_faults(model: Model) -> Iterator[Fault]:
     """Each wrong field with what is wrong: unknown transforms and parameters at their entry; of
-    tensors without those, a wrong order or a result that does not fit the tensor."""
+    tensors without those, a wrong order or a result that does not fit the tensor; of the outputs
+    of a model without any of those, other tensors that they name and that are not there."""
+    faults = [*_tensor_faults(model)]
+    yield from faults
+    if not faults:
+        try:
+            check_together(
+                [tensor.spec() for tensor in model.spec.inputs],
+                [tensor.spec() for tensor in model.spec.outputs],
+            )
+        except ValueError as error:
+            yield ("spec", "outputs"), str(error)
+
+
+def _tensor_faults(model: Model) -> Iterator[Fault]:
     for number, tensor in enumerate(model.spec.inputs):
         at: Path = ("spec", "inputs", number)
         yield from _faults(tensor.spec(), "input", (*at, "preprocess"), read_pre)

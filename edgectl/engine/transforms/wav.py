@@ -81,7 +81,8 @@ class _Form:
             values = np.frombuffer(data, f"<f{self.bits // 8}")
             if not np.isfinite(values).all():
                 raise InputError("the WAV file holds NaN or infinite samples")
-            values = values.astype(np.float32)
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32)
             if not np.isfinite(values).all():
                 raise InputError("the WAV file holds samples beyond the range of 32-bit floats")
         elif self.bits == 8:  # The only size that is unsigned.
