@@ -16,7 +16,7 @@ from edgectl.engine.batches import infer
 from edgectl.engine.errors import EngineError
 from edgectl.engine.session import load_session
 from ports import declare
-from quantizing import compress_weights, is_quantized, quantize
+from quantizing import compress_weights, has_attention, is_quantized, quantize
 from writing import name_by_position, write
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def optimize(task: Task) -> Done:
         {"model": OUTPUT},
         {
             "precision": precision,
+            "attention": has_attention(model),
             "nodes": len(model.get_ops()),
             "operators": sorted({node.get_type_name() for node in model.get_ops()}),
             "fakeQuantize": sum(n.get_type_name() == "FakeQuantize" for n in model.get_ops()),
@@ -74,7 +75,7 @@ def _check_params(params: Mapping[str, Any]) -> None:
         raise RefusalError(
             "unsupported-precision",
             f"this builder makes {', '.join(PRECISIONS)}, not {params['precision']}",
-            hint="set optimize.precision of the Model, or precisions of the Target, to one of these",
+            hint="set optimize.precision of the Model, or precisions of the Target",
         )
     if params.get("compression"):
         raise RefusalError(
