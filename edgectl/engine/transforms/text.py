@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from edgectl.engine.errors import EngineError, InputError, UnsupportedError
+from edgectl.engine.errors import EngineError, InputError, EngineUnavailableError
 from edgectl.engine.transforms import parameters
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Tokenize:
 
     def open(self, assets: Path | None) -> Vocabulary:
         """The tokenizer, loaded once; raises EngineError if its file is missing or none, and
-        UnsupportedError where the `tokenizers` library is not installed."""
+        EngineUnavailableError where the `tokenizers` library is not installed."""
         if assets is None:
             raise EngineError(
                 f"the tokenizer {self.vocabulary!r} is looked for beside the model's file, but no"
@@ -108,7 +108,7 @@ def _load(path: Path, _modified: int, length: int, truncate: str) -> Vocabulary:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise UnsupportedError(
+        raise EngineUnavailableError(
             "this model takes text, which needs the package tokenizers:"
             " pip install 'edgectl[device,text]'"
         ) from error
