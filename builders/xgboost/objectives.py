@@ -49,7 +49,8 @@ _SCORE = Link(())
 
 LINKS = {
     "binary:logistic": _SIGMOID,
-    "binary:logitraw": Link((), "logit"),
+    # Its base score is a margin already, whatever it is called in the file.
+    "binary:logitraw": _SCORE,
     "binary:hinge": Link(("Greater", "Cast")),
     # Both: the file of a model that answers with the class holds the same trees.
     "multi:softprob": _PROBABILITIES,
