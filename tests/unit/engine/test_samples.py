@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from edgectl.engine.errors import InputError
-from edgectl.engine.samples import Accuracy, measure_accuracy, read_inputs
+from edgectl.engine.modeldir import ModelDirectory
+from edgectl.engine.samples import Accuracy, measure_accuracy, predict, read_inputs
 from edgectl.engine.session import load_session
 from edgectl.engine.signature import ModelSignature, TensorSpec
+from tests.support.detector import scene, write_detector
 from tests.support.models import (
     HALVES_OUTPUT,
     PICTURE_INPUT,
@@ -79,3 +81,23 @@ def test_refuses_bad_rows(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read_inputs(TABLE, tmp_path / "a.json")
     assert message in str(caught.value)
+
+
+def test_encoded_rows_and_recordings(tmp_path: Path) -> None:
+    """What a transform reads is read by it, whatever the file is called."""
+    steps = ({"row": {"columns": ["a", "b", {"name": "c", "missing": 3}]}},)
+    inputs = (TensorSpec("x", "FP32", (-1, 3), steps),)
+    rows = ModelSignature("m", "1.0.0", "classification", inputs, TABLE.outputs)
+    (tmp_path / "a.json").write_text('{"b": 2, "a": 1}')
+    (tmp_path / "b.csv").write_text("-1,-2,-3")
+    _labels(tmp_path, "file,label\na.json,1\nb.csv,0\n")
+    session = load_session(write_linear(tmp_path / "m.onnx"))
+    assert measure_accuracy(session, rows, tmp_path) == Accuracy(2, 2)
+    assert read_inputs(rows, tmp_path / "a.json")["x"].tolist() == [[1, 2, 3]]
+
+
+def test_detections_are_no_class(tmp_path: Path) -> None:
+    directory = ModelDirectory.open(write_detector(tmp_path / "lamps"))
+    (tmp_path / "a.png").write_bytes(encode(scene(40, 40)))
+    with pytest.raises(InputError, match="'boxes' holds detections"):
+        predict(directory.load(), directory.signature, tmp_path / "a.png")
