@@ -222,7 +222,7 @@ def _raise_load_error(path: Path, error: Exception) -> NoReturn:
 
 def _node_of(path: Path, operator: str) -> str | None:
     """The first layer of a type in an IR that OpenVINO does not read."""
-    text = path.readcause(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     found = re.search(rf'<layer [^>]*?name="([^"]*)"[^>]*? type="{re.escape(operator)}"', text)
     return found[1] if found else None
 
