@@ -10,7 +10,7 @@ from edgectl.engine.errors import InputError
 from edgectl.engine.labels import read_samples
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import ConfigError
-from edgectl.serve.slot import model_path
+from edgectl.serve.slot import compiled_cache, model_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def measure_accuracy(device: Device, slot: Digest, model: SlotModel) -> float | 
     directory = model_path(device.config.state, slot, model.name)
     if device.server is not None and all(sample.file.suffix in _PICTURES for sample in listed):
         return _through_server(device.server, directory, model, listed, device.stop)
-    return _in_process(device, directory, model.name, samples)
+    return _in_process(device, directory, model, samples)
 
 
 def labelled(directory: Path) -> list[Sample]:
@@ -81,11 +81,12 @@ def _through_server(
     return right / len(samples)
 
 
-def _in_process(device: Device, directory: Path, model: str, samples: Path) -> float | None:
+def _in_process(device: Device, directory: Path, model: SlotModel, samples: Path) -> float | None:
     config = device.config
     report = warm_up(
-        model, directory, threads=config.threads, timeout=config.warmup_timeout,
-        stop=device.stop, samples=samples, runs=1,
+        model.name, directory, threads=config.threads, timeout=config.warmup_timeout,
+        stop=device.stop, samples=samples, runs=1, engine=model.engine,
+        cache=compiled_cache(config.state, model.manifest),
     )  # fmt: skip
-    require_healthy(model, report, {}, simulated=True)
+    require_healthy(model.name, report, {}, simulated=True)
     return report.accuracy

@@ -48,6 +48,8 @@ class DeviceConfig:
     """Fraction of the interval that a poll is early or late by, at random."""
     threads: int = 1
     """Threads that warm-up gives the engine."""
+    compile_timeout: float = 1800.0
+    """Seconds that an engine may take to compile one model."""
     warmup_timeout: float = 300.0
     """Seconds that the warm-up of one model may take."""
     switch_timeout: float = 60.0
@@ -91,6 +93,7 @@ def _device_config(fields: Fields) -> DeviceConfig:
         interval=poll.seconds("interval", 1800.0),
         jitter=poll.number("jitter", 0.2, 0, 1),
         threads=int(fields.number("threads", 1, 1, 1024)),
+        compile_timeout=limits.seconds("compile", 1800.0),
         warmup_timeout=limits.seconds("warmup", 300.0),
         switch_timeout=limits.seconds("switch", 60.0),
         reserve=limits.size("reserve", 64 << 20),

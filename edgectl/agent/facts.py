@@ -64,6 +64,8 @@ class Facts:
     engines: Mapping[str, str] = field(default_factory=dict)
     """Engine to its version."""
     providers: frozenset[str] = frozenset()
+    compute_capability: str = ""
+    """CUDA's, of the GPU, such as `8.7`; empty without one that an engine works on."""
     simulated: bool = False
     """Taken from a profile: nothing measured here says anything about such a device."""
 
@@ -87,6 +89,7 @@ class Facts:
             "accelerators": sorted(self.accelerators),
             "engines": dict(self.engines),
             "providers": sorted(self.providers),
+            "computeCapability": self.compute_capability,
             "simulated": self.simulated,
         }
 
@@ -123,6 +126,7 @@ def measure(
         accelerators=frozenset(kind for device, kind in _DEVICES if (root / device).exists()),
         engines=engines.versions,
         providers=frozenset(engines.providers),
+        compute_capability=engines.compute_capability,
     )
 
 

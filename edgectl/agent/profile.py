@@ -88,6 +88,14 @@ def _facts(value: Mapping[str, Any]) -> Facts:
             accelerators=frozenset(item["kind"] for item in spec.get("accelerators", ())),
             engines={engine["name"]: _version(engine.get("version", ""))} if engine else {},
             providers=frozenset(engine.get("providers", ())),
+            compute_capability=next(
+                (
+                    str(item["computeCapability"])
+                    for item in spec.get("accelerators", ())
+                    if "computeCapability" in item
+                ),
+                "",
+            ),
             simulated=True,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -37,8 +37,8 @@ class Variant:
     """What the engine's version has to be, such as `>=1.20`; empty for any."""
     precision: str
     requires: Mapping[str, Any] = field(default_factory=dict)
-    """`family`, `accelerators`, `cpuFeatures`, `providers`, `latency` (s), `peakMemory` and `size`
-    (bytes), as far as given."""
+    """`family`, `accelerators`, `computeCapability`, `cpuFeatures`, `providers`, `latency` (s),
+    `peakMemory` and `size` (bytes), as far as given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,7 @@ def _objections(variant: Variant, facts: Facts) -> Iterator[str]:
     """Everything that keeps a variant from running on a device, in words."""
     yield from _platform_objections(variant, facts)
     yield from _engine_objections(variant, facts)
+    yield from _gpu_objections(variant.requires, facts)
     yield from _resource_objections(variant.requires, facts)
 
 
@@ -149,6 +150,14 @@ def _engine_objections(variant: Variant, facts: Facts) -> Iterator[str]:
         if wanted and facts.providers.isdisjoint(wanted):
             have = ", ".join(sorted(facts.providers)) or "none"
             yield f"it needs {' or '.join(wanted)}, this device's engine has {have}"
+
+
+def _gpu_objections(requires: Mapping[str, Any], facts: Facts) -> Iterator[str]:
+    """An engine that was built for one sort of GPU runs on no other."""
+    wanted = requires.get("computeCapability")
+    if wanted and wanted != facts.compute_capability:
+        have = facts.compute_capability or "none"
+        yield f"it needs a GPU of compute capability {wanted}, this device has {have}"
 
 
 def _resource_objections(requires: Mapping[str, Any], facts: Facts) -> Iterator[str]:

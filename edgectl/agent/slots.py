@@ -16,7 +16,15 @@ from edgectl.digest import Digest
 from edgectl.errors import EdgectlError, IntegrityError, StorageError
 from edgectl.oci.descriptor import Manifest, parse_manifest
 from edgectl.oci.filesystem import is_plain_name, storage_errors, sync_directory, write_atomic
-from edgectl.serve.slot import LINKS, Slot, read_link, read_slot, slot_path, write_slot
+from edgectl.serve.slot import (
+    LINKS,
+    Slot,
+    compiled_path,
+    read_link,
+    read_slot,
+    slot_path,
+    write_slot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +69,9 @@ class SlotStore:
         self.state = state
         self._blobs = blobs
         self._directory = state / "slots"
+        self._compiled = state / "compiled"
+        self.timing = self._compiled / "timing"
+        """Kernels that engines measured, for the models to come."""
 
     def assemble(self, slot: Slot, models: Mapping[str, Mapping[str, Descriptor]]) -> None:
         """Make a slot of verified blobs, durably, unless it is there and whole.
@@ -158,14 +169,21 @@ class SlotStore:
     def prune(self) -> int:
         """Remove what neither `current` nor `previous` needs; returns how many slots and files."""
         kept = {digest for link in LINKS if (digest := self.linked(link))}
-        names = {digest.hex for digest in kept}
-        removed = 0
-        with storage_errors(f"cleaning {self._directory}"):
-            for path in self._directory.iterdir():
-                if path.name not in names:
-                    remove(path)
-                    removed += 1
+        removed = _remove_others(self._directory, {digest.hex for digest in kept})
+        _remove_others(self._compiled, {self.timing.name} | self._compiled_of(kept))
         return removed + self._blobs.prune(self._referenced(kept))
+
+    def _compiled_of(self, slots: set[Digest]) -> set[str]:
+        """Names of what was compiled of the models of some slots. What cannot be read any more is
+        compiled again when it is needed."""
+        names: set[str] = set()
+        for digest in slots:
+            try:
+                models = read_slot(slot_path(self.state, digest)).models
+            except (StorageError, IntegrityError):
+                continue
+            names |= {compiled_path(self.state, model.manifest).name for model in models}
+        return names
 
     def _referenced(self, slots: set[Digest]) -> set[Digest]:
         """Every blob that the slots were made of, as far as that can still be told: a slot has
@@ -180,6 +198,17 @@ class SlotStore:
             except (StorageError, IntegrityError) as error:
                 _log.warning("slot=%s problem=%s", digest.short, error.message)
         return found
+
+
+def _remove_others(directory: Path, names: set[str]) -> int:
+    """Remove all of a directory but some names; returns how many."""
+    removed = 0
+    with storage_errors(f"cleaning {directory}"):
+        for path in directory.iterdir() if directory.is_dir() else ():
+            if path.name not in names:
+                remove(path)
+                removed += 1
+    return removed
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:

@@ -7,30 +7,24 @@ model does to that process, up to killing it, is an answer.
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
+from edgectl.agent.child import STOPPING, TookTooLongError, run_child
 from edgectl.agent.failure import InterruptedUpdateError
-from edgectl.agent.stopping import Stopped, pause
+from edgectl.agent.probe import PACKAGES
+from edgectl.agent.stopping import pause
 from edgectl.errors import ConfigError, HealthError
 from edgectl.quantity import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
     from threading import Event
 
 RUNS = 30
-_ENGINE = ("numpy", "onnxruntime")
-_LOOK = 0.1
-"""Seconds between looks at the stop flag while a warm-up runs."""
-_STDERR_KEPT = 500
-_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _GRACE = 1.0
 """Seconds in which the agent is told to stop too, if its warm-up was."""
 
@@ -89,30 +83,41 @@ def warm_up(
     stop: Event,
     samples: Path | None = None,
     runs: int = RUNS,
+    engine: str = "onnxruntime",
+    cache: Path | None = None,
 ) -> WarmupReport:
     """Run a model's warm-up; raises UnhealthyModelError if it does not get to an answer.
+
+    `cache` holds what the engine compiled on this device, where it does.
 
     Raises InterruptedUpdateError, or Stopped, if somebody ended the process: a model cannot send
     those signals, but systemd sends them to all processes of a service that it stops. Raises
     ConfigError where no engine is installed, which says nothing about a model either.
     """
-    _require_engine()
+    _require_engine(engine)
     command = [sys.executable, "-P", "-m", "edgectl.engine.warmup", str(directory),
                "--threads", str(threads), "--runs", str(runs)]  # fmt: skip
     if samples is not None:
         command += ["--samples", str(samples)]
-    output, errors, code = _run(command, timeout, stop, model)
-    if -code in _STOPPING:
-        pause(_GRACE, stop)
-        raise InterruptedUpdateError(f"the warm-up of {model} {_ending(code)}")
+    if cache is not None:
+        command += ["--cache", str(cache)]
     try:
-        if code == 0:
-            return WarmupReport.from_json(json.loads(output.splitlines()[-1]))
+        done = run_child(command, timeout=timeout, stop=stop)
+    except TookTooLongError:
+        raise UnhealthyModelError(
+            model, f"the warm-up of {model} took more than {format_seconds(timeout)}"
+        ) from None
+    if -done.code in STOPPING:
+        pause(_GRACE, stop)
+        raise InterruptedUpdateError(f"the warm-up of {model} {done.ending}")
+    try:
+        if done.code == 0:
+            return WarmupReport.from_json(json.loads(done.output.splitlines()[-1]))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnhealthyModelError(
             model, f"the warm-up of {model} gives a malformed report: {error!r}"
         ) from error
-    raise UnhealthyModelError(model, f"the warm-up of {model} {_ending(code)}: {errors}")
+    raise UnhealthyModelError(model, f"the warm-up of {model} {done.ending}: {done.errors}")
 
 
 def require_healthy(
@@ -143,42 +148,10 @@ def require_healthy(
         )
 
 
-def _require_engine() -> None:
-    for package in _ENGINE:
+def _require_engine(engine: str) -> None:
+    for package in ("numpy", PACKAGES.get(engine, engine)):
         if find_spec(package) is None:
             raise ConfigError(
                 f"this device cannot run models: {package} is not installed",
                 hint="pip install 'edgectl[device]'",
             )
-
-
-def _run(command: Sequence[str], timeout: float, stop: Event, model: str) -> tuple[bytes, str, int]:
-    deadline = time.monotonic() + timeout
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in a terminal is for the agent alone
-    ) as process:
-        while True:
-            try:
-                output, errors = process.communicate(timeout=_LOOK)
-            except subprocess.TimeoutExpired:
-                if stop.is_set():
-                    process.kill()
-                    raise Stopped from None
-                if time.monotonic() > deadline:
-                    process.kill()
-                    raise UnhealthyModelError(
-                        model, f"the warm-up of {model} took more than {format_seconds(timeout)}"
-                    ) from None
-            else:
-                text = errors.decode(errors="replace").strip()[-_STDERR_KEPT:]
-                return output, text, process.returncode
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"

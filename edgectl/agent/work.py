@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgectl.agent.accuracy import labelled, measure_accuracy
+from edgectl.agent.blobs import remove
+from edgectl.agent.compiling import compile_model, is_compiled_here
 from edgectl.agent.device import is_stale
 from edgectl.agent.facts import free_bytes
 from edgectl.agent.failure import RememberedError, SupersededError, from_text
@@ -25,7 +27,8 @@ from edgectl.errors import (
     ServerUnavailableError,
     StorageFullError,
 )
-from edgectl.serve.slot import model_path, switch_link
+from edgectl.quantity import format_bytes
+from edgectl.serve.slot import compiled_cache, compiled_path, model_path, switch_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +161,25 @@ class Work:
         return operation
 
     def compile(self, operation: Operation) -> Operation:
-        """Make what an engine compiles on the device itself; ONNX Runtime does that as it loads."""
+        """Make what an engine compiles on the device itself; most compile nothing."""
+        config, slots = self._device.config, self._device.slots
+        facts = self._facts or self._device.facts()
+        for model in self._models():
+            if not is_compiled_here(model.variant, facts):
+                continue
+            name, cache = model.entry.name, compiled_path(config.state, model.entry.manifest)
+            compile_model(
+                name, model_path(config.state, self._slot(operation), name), cache, slots.timing,
+                threads=config.threads, timeout=config.compile_timeout, stop=self._device.stop,
+            )  # fmt: skip
+            free = free_bytes(config.state)
+            if free < config.reserve:
+                remove(cache)
+                raise StorageFullError(
+                    f"what was compiled of {name} leaves {format_bytes(free)} of disk, "
+                    f"{format_bytes(config.reserve)} are reserved",
+                    hint="free some disk, or lower limits.reserve in device.yaml",
+                )
         return operation
 
     def warmup(self, operation: Operation) -> Operation:
@@ -174,6 +195,8 @@ class Work:
             report = warm_up(
                 name, directory, threads=config.threads, timeout=config.warmup_timeout,
                 stop=self._device.stop,
+                engine=model.variant.engine,
+                cache=compiled_cache(config.state, model.entry.manifest),
             )  # fmt: skip
             require_healthy(name, report, model.variant.requires, simulated=simulated)
             reports[name] = report.to_json(simulated=simulated)

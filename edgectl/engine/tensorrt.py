@@ -8,6 +8,7 @@ runs on what its recipe pins it to and nowhere else.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,7 +179,10 @@ def load(
                 return TensorRtSession(entry.read_bytes(), gpu, recipe, entry.name)
             except EngineError:
                 entry.unlink(missing_ok=True)  # of another driver, or damaged: build it again
-        data = _build(path, recipe, gpu, options, entry, lambda _fraction, _message: True)
+        data = _build(path, recipe, gpu, options, lambda _fraction, _message: True)
+        if entry is not None:
+            with suppress(EngineError):  # a server may have no right to write there
+                _keep(entry, data)
         return TensorRtSession(data, gpu, recipe, path.name)
     except BaseException:
         gpu.close()
@@ -201,7 +205,7 @@ def prepare(path: Path, *, options: EngineOptions, report: Report) -> bool:
             raise EngineError("there is no cache to build the engine into")
         if entry.is_file():
             return False
-        _build(path, recipe, gpu, options, entry, report)
+        _keep(entry, _build(path, recipe, gpu, options, report))
         return True
     finally:
         gpu.close()
@@ -212,18 +216,18 @@ def _build(
     recipe: Recipe,
     gpu: Gpu,
     options: EngineOptions,
-    entry: Path | None,
     report: Report,
 ) -> bytes:
     if not path.is_file():
         raise EngineError(f"model file {path} does not exist")
     gpu.bind()
     timing = options.extra.get("timingCache")
-    plan = build(path, recipe, _timing_file(timing, gpu), report)
-    if entry is not None:
-        write_entry(entry, plan)
-        keep_only(entry)
-    return bytes(plan)
+    return bytes(build(path, recipe, _timing_file(timing, gpu), report))
+
+
+def _keep(entry: Path, data: bytes) -> None:
+    write_entry(entry, data)
+    keep_only(entry)
 
 
 def _timing_file(directory: Path | None, gpu: Gpu) -> Path | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tensorrt as trt
 
-from edgectl.engine.compiled import write_entry
+from edgectl.engine.compiled import keep_only, write_entry
 from edgectl.engine.errors import EngineError, EngineUnavailableError, UnsupportedError
 from edgectl.engine.recipe import version_numbers
 
@@ -230,6 +230,7 @@ def _save_timing(config: trt.IBuilderConfig, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is not None:
         write_entry(path, cache.serialize())
+        keep_only(path)
 
 
 def _raise_parse_error(model: Path, parser: trt.OnnxParser, log: Log) -> NoReturn:

@@ -1,10 +1,10 @@
 """Prove a model on this machine before it gets traffic.
 
-`python -m edgectl.engine.warmup MODEL_DIR [--threads N] [--runs K] [--samples DIR]` prints one JSON
-object, `{"ok", "problems", "latency", "peakMemoryBytes", "loadSeconds", "providers", "host"}` and
-with samples `"accuracy"` and `"samples"`. The exit status is 0 whether the model is healthy or not;
-another one means that the process died. Limits are the caller's, and so is a time limit for a model
-that hangs.
+`python -m edgectl.engine.warmup MODEL_DIR [--threads N] [--runs K] [--samples DIR] [--cache DIR]`
+prints one JSON object, `{"ok", "problems", "latency", "peakMemoryBytes", "loadSeconds",
+"providers", "host"}` and with samples `"accuracy"` and `"samples"`. The exit status is 0 whether
+the model is healthy or not; another one means that the process died. Limits are the caller's, and
+so is a time limit for a model that hangs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ DEFAULT_RUNS = 20
 
 
 def warm_up(
-    path: Path, *, threads: int = 1, runs: int = DEFAULT_RUNS, samples: Path | None = None
+    path: Path,
+    *,
+    threads: int = 1,
+    runs: int = DEFAULT_RUNS,
+    samples: Path | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """Load the model directory, run its golden data, measure, and count right samples.
 
@@ -42,7 +47,7 @@ def warm_up(
     """
     report: dict[str, Any] = {"ok": False, "problems": [], "host": describe_host()}
     try:
-        _fill(report, ModelDirectory.open(path), threads, runs, samples)
+        _fill(report, ModelDirectory.open(path), threads, runs, samples, cache)
     except EngineError as error:
         report["problems"].append(str(error))
     report["ok"] = not report["problems"]
@@ -50,11 +55,16 @@ def warm_up(
 
 
 def _fill(
-    report: dict[str, Any], model: ModelDirectory, threads: int, runs: int, samples: Path | None
+    report: dict[str, Any],
+    model: ModelDirectory,
+    threads: int,
+    runs: int,
+    samples: Path | None,
+    cache: Path | None,
 ) -> None:
     reset_peak_memory()
     start = time.perf_counter()
-    session = model.load(threads=threads)
+    session = model.load(threads=threads, cache=cache)
     report["loadSeconds"] = time.perf_counter() - start
     report["providers"] = list(session.providers)
     report["host"]["engine"] = session.engine
@@ -80,8 +90,15 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=DEFAULT_RUNS)
     parser.add_argument("--samples", type=Path)
+    parser.add_argument("--cache", type=Path)
     given = parser.parse_args(arguments)
-    report = warm_up(given.model, threads=given.threads, runs=given.runs, samples=given.samples)
+    report = warm_up(
+        given.model,
+        threads=given.threads,
+        runs=given.runs,
+        samples=given.samples,
+        cache=given.cache,
+    )
     sys.stdout.write(json.dumps(report) + "\n")
     return 0
 

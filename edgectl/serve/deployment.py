@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgectl.engine.errors import EngineError
 from edgectl.errors import EdgectlError
-from edgectl.serve.slot import model_path, read_link, read_slot, slot_path
+from edgectl.serve.slot import compiled_cache, model_path, read_link, read_slot, slot_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,7 +91,7 @@ class SlotWatcher:
         self,
         state: Path,
         deployment: Deployment,
-        load_model: Callable[[Path], ServedModel],
+        load_model: Callable[..., ServedModel],
         *,
         pinned: Digest | None = None,
     ) -> None:
@@ -164,7 +164,10 @@ class SlotWatcher:
             raise EngineError(f"slot {digest.short} holds other models than its name says")
         models = {}
         for entry in slot.models:
-            model = self._load_model(model_path(self._state, digest, entry.name))
+            model = self._load_model(
+                model_path(self._state, digest, entry.name),
+                cache=compiled_cache(self._state, entry.manifest),
+            )
             if (model.name, model.version) != (entry.name, entry.version):
                 raise EngineError(
                     f"slot {digest.short} says {entry.name} {entry.version}, but the model"

@@ -43,9 +43,13 @@ class ServedModel:
         self._row_seconds = math.inf
 
     @classmethod
-    def load(cls, path: Path, *, threads: int, limits: Limits) -> ServedModel:
+    def load(
+        cls, path: Path, *, threads: int, limits: Limits, cache: Path | None = None
+    ) -> ServedModel:
         """Load a model directory and run its golden inputs, so that no request pays for what an
-        engine puts off until it first runs. Raises EngineError, also if the outputs are wrong."""
+        engine puts off until it first runs. `cache` holds what the engine compiled before.
+
+        Raises EngineError, also if the outputs are wrong."""
         directory = ModelDirectory.open(path)
         signature = directory.signature
         try:
@@ -53,7 +57,7 @@ class ServedModel:
             transforms.load_assets(signature.inputs, path)
         except ValueError as error:
             raise EngineError(f"{path}: {error}") from error
-        session = directory.load(threads=threads)
+        session = directory.load(threads=threads, cache=cache)
         if directory.golden_file is not None:
             problems = check_golden(session, directory.golden_file, signature.golden_tolerance)
             if problems:

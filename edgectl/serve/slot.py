@@ -3,6 +3,7 @@
     <state>/slots/<hex>/slot.json             what the slot holds
     <state>/slots/<hex>/models/<name>/        one model directory each
     <state>/current, <state>/previous         symlinks to slots/<hex>
+    <state>/compiled/<manifest hex>/          what an engine compiled here of a model
 
 The agent writes slots and switches the links; the server reads them. A slot is named by what runs
 in it (`slot_digest`), not by the release that asked for it, so that two releases of the same
@@ -128,6 +129,21 @@ def slot_path(state: Path, digest: Digest) -> Path:
 def model_path(state: Path, digest: Digest, model: str) -> Path:
     """The directory of one model in a slot, whether it exists or not."""
     return slot_path(state, digest) / "models" / model
+
+
+def compiled_path(state: Path, manifest: Digest) -> Path:
+    """Where what an engine compiles here of a model is kept, whether it exists or not.
+
+    It lies outside the slots: it was made here and not verified against any digest, and two slots
+    with the same model share it.
+    """
+    return state / "compiled" / manifest.hex
+
+
+def compiled_cache(state: Path, manifest: Digest) -> Path | None:
+    """What an engine compiled here of a model; None if nothing was."""
+    path = compiled_path(state, manifest)
+    return path if path.is_dir() else None
 
 
 def write_slot(directory: Path, slot: Slot) -> None:

@@ -112,7 +112,7 @@ def test_the_probe_asks_the_engine_itself() -> None:
     import onnxruntime
 
     engines = probe()
-    assert engines.versions == {"onnxruntime": onnxruntime.__version__}
+    assert engines.versions["onnxruntime"] == onnxruntime.__version__
     assert engines.providers == tuple(onnxruntime.get_available_providers())
     assert engines.key == installation()
     assert Engines.from_json(engines.to_json()) == engines

@@ -109,7 +109,7 @@ def test_failed_slot_is_tried_again_only_after_a_while(
 ) -> None:
     loads = []
 
-    def load(path: Path) -> ServedModel:
+    def load(path: Path, *, cache: Path | None = None) -> ServedModel:
         loads.append(path)
         return _load(path)
 
@@ -156,7 +156,7 @@ def test_failure_of_one_slot_is_never_said_of_the_next(
     """Where nothing serves yet, the agent must not take the old failure for the new slot's."""
     seen = []
 
-    def load(path: Path) -> ServedModel:
+    def load(path: Path, *, cache: Path | None = None) -> ServedModel:
         seen.append(deployment.status())
         return _load(path)
 
@@ -179,7 +179,7 @@ def test_model_that_breaks_its_loader_is_a_failed_slot(
 ) -> None:
     """Whatever a model makes an engine raise, the thread that follows the link lives on."""
 
-    def load(path: Path) -> ServedModel:
+    def load(path: Path, *, cache: Path | None = None) -> ServedModel:
         model = _load(path)
         if model.version == "1.0.0":
             raise KeyError("from deep inside an engine")
