@@ -2,8 +2,10 @@
 
 The interpreter trusts its file: offsets, indices and sizes in it are followed unchecked, as befits
 a model that is compiled into a firmware. Here a file comes from outside, so all of it is parsed
-first, with bounds, and every index and size that the interpreter follows is held against what it
-points at. A file that passes can still be a wrong model; it does not lead outside its own bytes.
+first, with bounds, and every index that the interpreter follows, and the size of every constant, is
+held against what it points at. That is enough for files that are damaged or cut short. What a
+kernel assumes of its own inputs (how many there are, a bias for each channel) is not checked here:
+a file forged for the purpose can still crash the process that runs it.
 """
 
 from __future__ import annotations
