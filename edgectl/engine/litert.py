@@ -1,0 +1,269 @@
+"""LiteRT (TensorFlow Lite) as an engine, with XNNPACK on the CPU.
+
+https://ai.google.dev/edge/litert. The interpreter verifies a file's FlatBuffer structure itself
+before it follows anything in it; `tests/unit/engine/test_litert.py` cuts and mutates files in
+another process to hold it to that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import threading
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edgectl.engine.errors import EngineError, UnsupportedError
+from edgectl.engine.signature import TensorSpec
+from edgectl.engine.tensors import check_inputs, datatype_of, numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgectl.engine.options import EngineOptions
+
+MODEL_FILE = "model.tflite"
+
+_IDENTIFIER = b"TFL3"
+_MAX_TENSOR_BYTES = 4 << 30
+"""Of all tensors that are not constants: the interpreter would ask the system for as much."""
+_FAULTS = (ValueError, RuntimeError, TypeError, IndexError, MemoryError)
+"""What the interpreter raises; it has no classes of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """An input or output, as the file has it and as the session presents it."""
+
+    index: int
+    spec: TensorSpec
+    shape: tuple[int, ...]
+    integer: np.dtype[Any] | None
+    """The integer that stands for the FP32 of the spec; None where nothing is converted."""
+    scale: np.float32
+    zero_point: int
+
+    def quantise(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Real values to the tensor's integers, as TFLite's Quantize: half away from zero."""
+        if self.integer is None:
+            return values
+        scaled = values / self.scale
+        rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + self.zero_point
+        limits = np.iinfo(self.integer)
+        clipped: NDArray[Any] = np.clip(rounded, limits.min, limits.max)
+        return clipped.astype(self.integer)
+
+    def dequantise(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The tensor's integers to the real values that they stand for."""
+        if self.integer is None:
+            return values
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * self.scale
+
+
+class LiteRtSession:
+    """A model in the LiteRT interpreter; satisfies `edgectl.engine.session.Session`.
+
+    Where the file leaves the batch open, the interpreter is resized to the rows that come. Where it
+    is 1 for every input and output, the session takes any number of rows and runs them one by one.
+    Quantised inputs and outputs are presented as FP32. Variables start anew with each inference.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter: Interpreter | None = interpreter
+        self._lock = threading.Lock()
+        takes, gives = interpreter.get_input_details(), interpreter.get_output_details()
+        names = _signature_names(interpreter)
+        self._resizable = all(_open_batch(detail) for detail in takes)
+        self._by_row = all(detail["shape"][:1].tolist() == [1] for detail in (*takes, *gives))
+        self.open_batch = self._resizable
+        """Whether the file itself leaves the batch open, so that rows go together."""
+        free = self._resizable or self._by_row
+        self._inputs = [_port(detail, names[0], free=free) for detail in takes]
+        self._outputs = [_port(detail, names[1], free=free) for detail in gives]
+        self.engine = f"litert {metadata.version('ai-edge-litert')}"
+        self.providers = ("cpu",)
+        self.inputs = tuple(port.spec for port in self._inputs)
+        self.outputs = tuple(port.spec for port in self._outputs)
+        self._rows = {port.index: port.shape[:1] for port in self._inputs}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Infer; see `Session.run`."""
+        checked = check_inputs(self.inputs, inputs)
+        values = [port.quantise(checked[port.spec.name]) for port in self._inputs]
+        with self._lock:
+            if self._interpreter is None:
+                raise EngineError("the model is closed")
+            results = self._run(self._interpreter, values)
+        return {
+            port.spec.name: port.dequantise(result)
+            for port, result in zip(self._outputs, results, strict=True)
+        }
+
+    def _run(self, interpreter: Interpreter, values: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        rows = len(values[0]) if values and values[0].ndim else 1
+        if rows == 0 and (self._resizable or self._by_row):
+            return [np.empty((0, *port.shape[1:]), _dtype(port)) for port in self._outputs]
+        if self._resizable and (rows == 1 or not self._by_row):
+            return self._invoke(interpreter, values)
+        if self._resizable:
+            try:
+                results = self._invoke(interpreter, values)
+            except EngineError:
+                results = []
+            if results and all(len(result) == rows for result in results):
+                return results
+            # The file says that its batch is open, and an operator inside has it fixed.
+            self._resizable = False
+        if not self._by_row:
+            return self._invoke(interpreter, values)
+        parts = [
+            self._invoke(interpreter, [value[row : row + 1] for value in values])
+            for row in range(rows)
+        ]
+        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+
+    def _invoke(self, interpreter: Interpreter, values: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            self._resize(interpreter, values)
+            interpreter.reset_all_variables()
+            for port, value in zip(self._inputs, values, strict=True):
+                interpreter.set_tensor(port.index, np.ascontiguousarray(value))
+            interpreter.invoke()
+            return [interpreter.get_tensor(port.index) for port in self._outputs]
+        except _FAULTS as error:
+            raise EngineError(f"the model failed to run: {_text(error)}") from error
+
+    def _resize(self, interpreter: Interpreter, values: list[NDArray[Any]]) -> None:
+        """Allocate anew where the batch is another one than the last."""
+        changed = False
+        for port, value in zip(self._inputs, values, strict=True):
+            if value.shape[:1] != self._rows[port.index]:
+                interpreter.resize_tensor_input(port.index, value.shape)
+                self._rows[port.index] = value.shape[:1]
+                changed = True
+        if changed:
+            interpreter.allocate_tensors()
+
+    def close(self) -> None:
+        """Free the model; waits for a `run` in progress."""
+        with self._lock:
+            self._interpreter = None
+        _return_free_memory()
+
+
+def load(path: Path, *, options: EngineOptions, threads: int) -> LiteRtSession:  # noqa: ARG001
+    """Load a .tflite file; see `edgectl.engine.session.load_session`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise EngineError(f"model file {path} does not exist or is not readable") from error
+    if head[4:] != _IDENTIFIER:
+        raise EngineError(f"{path.name} is not a TFLite model: it does not start as one")
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        _check_size(path, interpreter)
+        interpreter.allocate_tensors()
+        return LiteRtSession(interpreter)
+    except _FAULTS as error:
+        _raise_load_error(path, error)
+
+
+def _check_size(path: Path, interpreter: Interpreter) -> None:
+    """Refuse tensors of absurd size before memory is asked for."""
+    size = sum(
+        int(np.prod(np.maximum(detail["shape"], 1), dtype=np.float64))
+        for detail in interpreter.get_tensor_details()
+    )
+    if size > _MAX_TENSOR_BYTES:
+        raise EngineError(
+            f"{path.name} has tensors of {size} elements together, more than {_MAX_TENSOR_BYTES}: "
+            "it is damaged, or no model for a device"
+        )
+
+
+def _signature_names(interpreter: Interpreter) -> tuple[dict[int, str], dict[int, str]]:
+    """Tensor index to name, of inputs and outputs, where the file has one signature."""
+    signatures = interpreter._get_full_signature_list()  # noqa: SLF001 - the public list has no indices
+    if len(signatures) != 1:
+        return {}, {}
+    (signature,) = signatures.values()
+    return (
+        {index: name for name, index in signature["inputs"].items()},
+        {index: name for name, index in signature["outputs"].items()},
+    )
+
+
+def _open_batch(detail: Mapping[str, Any]) -> bool:
+    return bool(detail["shape_signature"][:1].tolist() == [-1])
+
+
+def _port(detail: Mapping[str, Any], names: Mapping[int, str], *, free: bool) -> _Port:
+    index, dtype = int(detail["index"]), np.dtype(detail["dtype"])
+    scale, zero_point = detail["quantization"]
+    quantised = dtype.kind in "iu" and scale > 0
+    shape = tuple(int(size) for size in detail["shape"])
+    declared = [int(size) for size in detail["shape_signature"]] or list(shape)
+    if free and declared:
+        declared[0] = -1
+    name = names.get(index, str(detail["name"]))
+    datatype = "FP32" if quantised else datatype_of(dtype)
+    return _Port(
+        index,
+        TensorSpec(name, datatype, tuple(declared)),
+        shape,
+        dtype if quantised else None,
+        np.float32(scale),
+        int(zero_point),
+    )
+
+
+def _dtype(port: _Port) -> np.dtype[Any]:
+    if port.integer is not None:
+        return port.integer
+    return numpy_dtype(port.spec.datatype)
+
+
+# How LiteRT 2.x names what it lacks, tried in order.
+_LACKS = (
+    re.compile(r"[Uu]nresolved custom op: (?P<operator>[\w.:/-]+?)\.?(?:\s|$)"),
+    re.compile(r"Didn't find op for builtin opcode '(?P<operator>\w+)' version '\d+'"),
+    re.compile(r"Select TensorFlow op\(s\), included in the given model, is\(are\) not supported"),
+)
+_NODE = re.compile(r"Node number (?P<node>\d+) \((?P<operator>\w+)\) failed to (?:prepare|invoke)")
+
+
+def _raise_load_error(path: Path, error: Exception) -> NoReturn:
+    text = _text(error)
+    node = _NODE.search(text)
+    for pattern in _LACKS:
+        if match := pattern.search(text):
+            operator = match.groupdict().get("operator") or (node["operator"] if node else None)
+            raise UnsupportedError(
+                f"{path.name}: LiteRT has no operator {operator or 'of TensorFlow itself'}: {text}",
+                operator=operator,
+                node=f"{node['operator']} (operator {node['node']})" if node else None,
+            ) from error
+    if isinstance(error, MemoryError):
+        raise EngineError(f"{path.name} needs more memory than there is: {text}") from error
+    if node:
+        raise EngineError(f"{path.name}: operator {node['node']} cannot run: {text}") from error
+    raise EngineError(f"{path.name} is damaged or cut short: {text}") from error
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _return_free_memory() -> None:
+    """Hand freed heap pages back to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
