@@ -246,7 +246,7 @@ def _free_batch(model: Any) -> None:
         (tflite.edited(DENSE, _free_width), "dense",
          "operator 0 (FULLY_CONNECTED)", "has the shape [1, -1]"),
         (tflite.unary("FLOOR"), "unary", "operator 0 (FLOOR)",
-         "does not run model: operator 0 (FLOOR) fails to prepare"),
+         "does not run model: operator 0 (FLOOR) fails to invoke"),
         (DENSE, "unary", "x", "has no tensor 'x' among its inputs"),
         (DENSE[:-200], "dense", None, "damaged or cut short"),
         (b"\0" * 100, "dense", None, "not a TFLite model"),
