@@ -75,7 +75,8 @@ def write_detector(path: Path) -> Path:
     (path / "signature.json").write_text(json.dumps(signature.to_json()))
     image = np.random.default_rng(0).random((2, 1, SIDE, SIDE), np.float32)
     session = load_session(path / "model.onnx")
-    np.savez(path / "golden.npz", **{"image": image, **session.run({"image": image})})
+    arrays: dict[str, Any] = {"image": image, **session.run({"image": image})}
+    np.savez(path / "golden.npz", **arrays)
     session.close()
     return path
 

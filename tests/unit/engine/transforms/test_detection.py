@@ -28,7 +28,8 @@ def _overlap(one: Any, other: Any) -> float:
 
 def _brute_force(boxes: Any, classes: Any, iou: float, limit: int) -> list[int]:
     """Take the best that is left; throw away what overlaps it; until nothing is left."""
-    left, kept = list(range(len(boxes))), []
+    left = list(range(len(boxes)))
+    kept: list[int] = []
     while left and len(kept) < limit:
         best = left.pop(0)
         kept.append(best)
@@ -111,9 +112,8 @@ def test_every_form_of_boxes_is_the_same_detections(
     np.testing.assert_allclose(found.boxes, CORNERS, atol=0.05)
     assert found.classes.tolist() == [0, 1]
     assert [found.label(0), found.label(1)] == ["cat", "dog"]
-    assert (found.boxes.dtype, found.scores.dtype, found.classes.dtype) == (
-        np.float32, np.float32, np.int64,
-    )  # fmt: skip
+    kinds = [array.dtype.name for array in (found.boxes, found.scores, found.classes)]
+    assert kinds == ["float32", "float32", "int64"]
 
 
 def test_scores_apart_classes_apart_and_objectness_say_the_same() -> None:

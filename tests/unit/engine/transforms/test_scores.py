@@ -119,7 +119,9 @@ def test_reconstruction_errors_are_scikit_learns(given_: Any, output: Any) -> No
 
 def test_an_autoencoder_is_scored_against_its_input() -> None:
     x = TensorSpec("x", "FP32", (-1, 2))
-    y = TensorSpec("y", "FP32", (-1, 2), ("reconstruction_error", {"threshold": 1}), ("ok", "odd"))
+    y = TensorSpec(
+        "y", "FP32", (-1, 2), ({"reconstruction_error": {}}, {"threshold": 1}), ("ok", "odd")
+    )
     transforms.check(y, "output")
     transforms.check_together((x,), (y,))
     arrays = {"y": np.array([[1, 2], [3, 4]], np.float32)}
