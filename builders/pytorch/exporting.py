@@ -12,7 +12,6 @@ import onnxscript.optimizer
 import torch
 
 from edgectl.build.kit import agreement, onnxfile
-from edgectl.build.kit.data import fixed_batch
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError, Task
 
@@ -133,7 +132,8 @@ def compare(run: Callable[..., Any], path: Path, samples: Samples, task: Task) -
     Refuses outputs that differ (`outputs-changed`), and a source or a file that does not run.
     """
     names = [spec["name"] for spec in task.params["outputs"]]
-    expected = _run_source(run, samples, names, fixed_batch(task.params["inputs"]))
+    batch = task.params["inputs"][0]["shape"][0]
+    expected = _run_source(run, samples, names, samples.rows if batch == -1 else batch)
     try:
         actual = onnxfile.run(path, samples.arrays)
     except RefusalError:
@@ -163,12 +163,11 @@ def compare(run: Callable[..., Any], path: Path, samples: Samples, task: Task) -
 def _run_source(
     run: Callable[..., Any], samples: Samples, names: list[str], batch: int
 ) -> dict[str, NDArray[Any]]:
-    step = batch if batch > 1 or samples.rows == 1 else samples.rows
     parts = []
     try:
         with torch.no_grad():
-            for start in range(0, samples.rows, step):
-                rows = [values[start : start + step] for values in samples.arrays.values()]
+            for start in range(0, samples.rows, batch):
+                rows = [values[start : start + batch] for values in samples.arrays.values()]
                 outputs = run(*(torch.from_numpy(np.ascontiguousarray(row)) for row in rows))
                 parts.append([tensor.detach().numpy() for tensor in _tensors(outputs)])
     except Exception as error:
