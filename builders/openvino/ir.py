@@ -145,7 +145,8 @@ class _Reader:
                 f"constant {name!r} lies at bytes {offset} to {offset + size} of the weights, "
                 f"which are {self._weights} bytes",
                 node=name,
-                hint="copy the .bin that belongs to this .xml, whole, into the same directory",
+                hint="point source.path at a directory with this .xml and the .bin that belongs to "
+                "it, whole",
             )
         bits = _BITS.get(attributes.get("element_type", ""))
         if bits is not None and (

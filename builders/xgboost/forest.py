@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_NODES = 20_000_000
 MAX_OUTPUTS = 10_000
 _LEAF = -1
+_UNREAD = ("base_weights", "loss_changes", "sum_hessian", "parents")
+"""Arrays by node that XGBoost reads and the conversion does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def _build(learner: dict[str, Any]) -> Forest:
     count, parallel = _tree_counts(model, outputs)
     best = learner.get("attributes", {}).get("best_iteration")
     iterations = count // parallel if best is None else min(int(best) + 1, count // parallel)
+    if iterations < 1:
+        raise ValueError(f"{count} trees, {parallel} in each iteration, {best} the best iteration")
     names = learner.get("feature_names") or [f"f{place}" for place in range(features)]
     trees = []
     for place in range(iterations * parallel):
@@ -131,7 +135,10 @@ def _tree(tree: dict[str, Any], output: int, features: int, names: list[str]) ->
     value = np.array(tree["split_conditions"], np.float32)
     default_left = np.array(tree["default_left"], np.bool_)
     kind = np.array(tree.get("split_type") or np.zeros(len(left)), np.int64)
-    if {array.shape for array in (left, right, feature, value, default_left, kind)} != {left.shape}:
+    nodes = (int(tree["tree_param"]["num_nodes"]),)
+    kept = (np.shape(tree[key]) for key in _UNREAD if key in tree)
+    shapes = {array.shape for array in (left, right, feature, value, default_left, kind)}
+    if shapes.union(kept) != {nodes}:
         raise ValueError("the arrays of a tree differ in length")
     order = _reached(left, right)
     splits = order[left[order] != _LEAF]

@@ -46,11 +46,11 @@ def model_of(
     outputs: Mapping[str, list[Any]],
     domains: tuple[str, ...] = (),
 ) -> onnx.ModelProto:
-    values = [
+    taken, given = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in v.items()]
         for v in (inputs, outputs)
-    ]
-    graph = helper.make_graph(nodes, "graph", *values, initializers)
+    )
+    graph = helper.make_graph(nodes, "graph", taken, given, initializers)
     opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(name, 1) for name in domains)]
     model = helper.make_model(graph, opset_imports=opsets)
     model.ir_version = 8
@@ -329,6 +329,29 @@ def test_weights_that_are_not_finite_are_named(build: Build, tmp_path: Path) -> 
     file = source / "exported.bin"
     file.write_bytes(np.full(8, np.nan, np.float32).tobytes() + file.read_bytes()[32:])
     assert "NaN or infinite" in refusal(build, source, tmp_path, "fp32").message
+
+
+def test_a_topology_without_its_weights_is_refused(build: Build, tmp_path: Path) -> None:
+    """OpenVINO would take the .bin beside it, which no digest of the manifest covers."""
+    source = as_ir(cnn(), tmp_path) / "exported.xml"
+    with pytest.raises(ModelError, match="which are 0 bytes") as caught:
+        build("openvino", "optimize", {"source": source}, {"precision": "fp32"} | SIGNATURE)
+    assert "a directory" in str(caught.value.hint)
+
+
+def test_a_model_that_keeps_state_between_requests_is_refused(build: Build, tmp_path: Path) -> None:
+    import openvino as ov
+    from openvino import opset13
+
+    x = opset13.parameter([1, 4], np.float32, name="x")
+    start = opset13.constant(np.zeros((1, 4), np.float32))
+    total = opset13.add(opset13.read_value(start, "total_so_far"), x)
+    model = ov.Model([opset13.result(total)], [opset13.assign(total, "total_so_far")], [x], "sum")
+    (tmp_path / "ir").mkdir()
+    ov.save_model(model, tmp_path / "ir" / "sum.xml")
+    error = refusal(build, tmp_path / "ir", tmp_path, "fp32")
+    assert "keeps state" in error.message
+    assert "total_so_far" in str(error)
 
 
 def test_a_directory_of_two_models_is_refused(build: Build, tmp_path: Path) -> None:

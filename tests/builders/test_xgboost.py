@@ -200,8 +200,8 @@ def test_real_rows_are_used_where_there_are_any(
 def test_what_has_no_form_in_onnx_is_refused_by_name(
     build: Build, trained: Path, name: str, said: str
 ) -> None:
-    params = {"inputs": [FEATURES | {"shape": [-1, 2]}]} if name == "categories" else {}
-    assert said in refusal(build, trained / f"{name}.json", **params).message
+    features = FEATURES | {"shape": [-1, 2 if name == "categories" else 5]}
+    assert said in refusal(build, trained / f"{name}.json", inputs=[features]).message
 
 
 def test_a_pickle_is_refused_unread(build: Build, tmp_path: Path) -> None:
@@ -244,6 +244,9 @@ TREE = (*MODEL, "trees", 0)
         (change((*TREE, "split_conditions"), [0.0]), "differ in length"),
         (change((*TREE, "split_conditions", 0), float("nan")), "NaN or infinite"),
         (change((*TREE, "left_children"), "x"), "not a model that XGBoost could have saved"),
+        (change((*TREE, "sum_hessian"), [1.0]), "differ in length"),
+        (change((*TREE, "tree_param", "num_nodes"), "3"), "differ in length"),
+        (change(("learner", "attributes"), {"best_iteration": "-2"}), "-2 the best iteration"),
         (change((*TREE, "tree_param"), {}), "not a model that XGBoost could have saved"),
         (change((*MODEL, "tree_info", 0), 7), "for output 7 of 1"),
         (change((*MODEL, "trees"), []), "0 trees"),
@@ -253,8 +256,8 @@ TREE = (*MODEL, "trees", 0)
         (change(("learner",), 3), 'no "learner"'),
     ],
     ids=[
-        "cycle", "outside", "half", "feature", "length", "nan", "text", "param", "output", "empty",
-        "many", "base", "objective", "learner",
+        "cycle", "outside", "half", "feature", "length", "nan", "text", "unread", "nodes", "best",
+        "param", "output", "empty", "many", "base", "objective", "learner",
     ],
 )  # fmt: skip
 def test_a_forged_model_is_refused_before_xgboost_sees_it(
