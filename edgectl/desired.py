@@ -100,6 +100,8 @@ class DesiredModel:
     calibration_params: Mapping[str, Any]
     evaluation: PinnedFile | None
     evaluation_labels: str
+    own_metrics: Mapping[str, tuple[PinnedFile, str]]
+    """Name to a Python file and its function."""
     golden: PinnedFile
     golden_tolerance: Mapping[str, float]
     assets: Mapping[str, PinnedFile]

@@ -89,6 +89,10 @@ def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> 
         calibration_params=params,
         evaluation=pin.file(model, evaluation.path, evaluation.sha256) if evaluation else None,
         evaluation_labels=evaluation.labels if evaluation else "",
+        own_metrics={
+            name: (pin.file(model, metric.path, metric.sha256), metric.function)
+            for name, metric in (evaluation.metrics if evaluation else {}).items()
+        },
         golden=pin.file(model, spec.golden.path, spec.golden.sha256),
         golden_tolerance=signature.golden_tolerance,
         assets={

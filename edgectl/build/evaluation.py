@@ -54,6 +54,7 @@ def report_for(
         "latency": dict(measured["latency"]),
         "loadSeconds": measured["loadSeconds"],
         "peakMemoryBytes": measured["peakMemoryBytes"],
+        **{fact: measured[fact] for fact in ("throughput", "energy") if fact in measured},
         "measuredOn": {"architecture": host["architecture"], "cpu": host["cpu"]},
     }
 

@@ -37,6 +37,29 @@ def check_golden(session: Session, path: Path, tolerance: Mapping[str, float]) -
     return compare(expected, infer(session, arrays), tolerance)
 
 
+def similarity(session: Session, path: Path) -> float:
+    """The mean cosine similarity of what the model gives for golden inputs to the golden outputs.
+
+    Of the output where it is least. Raises as `check_golden` does.
+    """
+    arrays = read_npz(path, max_bytes=MAX_GOLDEN_BYTES)
+    outputs = infer(session, arrays)
+    found = [
+        _cosine(arrays[name], got)
+        for name, got in outputs.items()
+        if name in arrays and got.shape == arrays[name].shape and got.dtype.kind in "biuf"
+    ]
+    return min(found, default=0.0)
+
+
+def _cosine(wanted: NDArray[Any], got: NDArray[Any]) -> float:
+    wanted, got = (a.reshape(len(a), -1).astype(np.float64) for a in (wanted, got))
+    lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(got, axis=1)
+    products = (wanted * got).sum(axis=1)
+    equal = np.where((wanted == got).all(axis=1), 1.0, 0.0)  # of nothing: alike only if the same
+    return float(np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1), equal).mean())
+
+
 def compare(
     expected: Mapping[str, NDArray[Any]],
     actual: Mapping[str, NDArray[Any]],

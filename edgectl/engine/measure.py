@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgectl.engine.energy import EnergyMeter
 from edgectl.engine.errors import EngineError
 from edgectl.engine.options import EngineOptions
 from edgectl.engine.session import Session, load_session
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WARM_UP_RUNS = 5
+THROUGHPUT_BATCH = 8
+THROUGHPUT_RUNS = 20
 CEILING_SECONDS = 30.0
 """Measuring stops after this long, however many runs were asked for."""
 
@@ -108,14 +111,22 @@ def peak_memory() -> int:
 
 
 def measure_apart(
-    model: Path, data: Path, *, engine: Mapping[str, Any], threads: int, runs: int
+    model: Path,
+    data: Path,
+    *,
+    engine: Mapping[str, Any],
+    threads: int,
+    runs: int,
+    power: float | None = None,
 ) -> dict[str, Any]:
     """Measure a model in a process of its own, on the first row of an .npz.
 
     `engine` is the engine's `name` and options, as a signature has them.
 
-    The result has `latency`, `loadSeconds` and `peakMemoryBytes` (of the whole process, Python and
-    engine included). Raises EngineError if the process fails.
+    The result has `latency`, `loadSeconds`, `peakMemoryBytes` (of the whole process, Python and
+    engine included), `throughput` (`rowsPerSecond` in batches of `batch`) and, where it can be read
+    or `power` is given in watts, `energy` (`joules` of one run, and its `source`: `rapl`, `ina` or
+    `estimate`). Raises EngineError if the process fails.
     """
     request = {
         "model": str(model),
@@ -123,6 +134,7 @@ def measure_apart(
         "engine": dict(engine),
         "threads": threads,
         "runs": runs,
+        "power": power,
     }
     command = [sys.executable, "-P", "-m", "edgectl.engine.measure", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -145,14 +157,32 @@ def _measure(request: Mapping[str, Any]) -> dict[str, Any]:
         threads=request["threads"],
     )
     load_seconds = time.perf_counter() - start
-    arrays = read_npz(Path(request["data"]), rows=fixed_batch(session) or 1)
-    inputs = {spec.name: arrays[spec.name] for spec in session.inputs}
-    latency = measure_latency(session, inputs, runs=request["runs"], threads=request["threads"])
-    return {
+    rows, threads = fixed_batch(session) or 1, request["threads"]
+    arrays = read_npz(Path(request["data"]), rows=fixed_batch(session) or THROUGHPUT_BATCH)
+    single = {spec.name: arrays[spec.name][:rows] for spec in session.inputs}
+    with EnergyMeter() as meter:
+        latency = measure_latency(session, single, runs=request["runs"], threads=threads)
+    result = {
         "latency": latency.to_json(),
         "loadSeconds": load_seconds,
         "peakMemoryBytes": peak_memory(),
     }
+    if energy := _energy(meter, latency, request["power"]):
+        result["energy"] = energy
+    several = {spec.name: arrays[spec.name] for spec in session.inputs}
+    batch = measure_latency(
+        session, several, runs=min(THROUGHPUT_RUNS, request["runs"]), threads=threads
+    )
+    return result | {"throughput": {"rowsPerSecond": batch.batch / batch.p50, "batch": batch.batch}}
+
+
+def _energy(meter: EnergyMeter, latency: Latency, power: float | None) -> dict[str, Any] | None:
+    """Joules of one run; the meter counted the runs before the timed ones too."""
+    if meter.joules:
+        return {"joules": meter.joules / (latency.runs + WARM_UP_RUNS), "source": meter.source}
+    if power is not None:
+        return {"joules": power * latency.p50, "source": "estimate"}
+    return None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ def classification(labels: NDArray[Any], scores: NDArray[Any]) -> dict[str, floa
     Scores are [rows, classes], [rows, 1] or [rows] of the positive class (from 0.5 on it counts as
     positive), or whole numbers [rows], which are the predicted classes themselves. The result has
     `accuracy` and `f1` (of class 1 with two classes, macro-averaged with more), `auc` with two
-    classes and scores, and `top3` with more than three. Raises InputError if they do not fit.
+    classes and scores, and `top3` and `top5` with more classes than that. Raises InputError if they
+    do not fit.
     """
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
@@ -36,8 +37,9 @@ def classification(labels: NDArray[Any], scores: NDArray[Any]) -> dict[str, floa
     }
     if classes <= 2 and scores.dtype.kind == "f" and len(np.unique(labels)) == 2:
         metrics["auc"] = auc(labels, scores[:, 1] - scores[:, 0] if scores.ndim == 2 else scores)
-    if classes > 3 and scores.ndim == 2:
-        metrics["top3"] = top_k_accuracy(labels, scores, 3)
+    for k in (3, 5):
+        if classes > k and scores.ndim == 2:
+            metrics[f"top{k}"] = top_k_accuracy(labels, scores, k)
     return metrics
 
 
@@ -52,6 +54,56 @@ def regression(wanted: NDArray[Any], got: NDArray[Any]) -> dict[str, float]:
     if spread > 0:
         metrics["r2"] = 1 - float((error**2).sum()) / spread
     return metrics
+
+
+def ranking(wanted: NDArray[Any], scores: NDArray[Any]) -> dict[str, float]:
+    """How high the one right item [rows] is among the scores [rows, items]: the share of rows that
+    have it among the best ten, its discounted gain there, and the mean reciprocal rank.
+
+    Ties are broken against the model. Raises InputError if they do not fit.
+    """
+    if scores.ndim != 2 or len(scores) != len(wanted):
+        raise InputError(f"{len(wanted)} labels do not fit scores of shape {list(scores.shape)}")
+    if wanted.min() < 0 or wanted.max() >= scores.shape[1]:
+        raise InputError(
+            f"labels from {wanted.min()} to {wanted.max()} for {scores.shape[1]} items"
+        )
+    right = scores[np.arange(len(wanted)), wanted]
+    rank = (scores >= right[:, None]).sum(axis=1)
+    near = rank <= 10
+    return {
+        "hit_rate@10": float(near.mean()),
+        "ndcg@10": float(np.where(near, 1 / np.log2(rank + 1), 0).mean()),
+        "mrr": float((1 / rank).mean()),
+    }
+
+
+def segmentation(wanted: NDArray[Any], scores: NDArray[Any]) -> dict[str, float]:
+    """Mean intersection over union of the classes that occur, and the share of right pixels.
+
+    `wanted` is [rows, height, width] of class indices, below 0 for pixels that do not count;
+    `scores` is [rows, classes, height, width]. Raises InputError if they do not fit.
+    """
+    if scores.ndim != 4 or wanted.shape != (len(scores), *scores.shape[2:]):
+        raise InputError(
+            f"labels of shape {list(wanted.shape)} do not fit scores of shape {list(scores.shape)}"
+        )
+    counted = wanted >= 0
+    found, wanted = scores.argmax(axis=1)[counted], wanted[counted]
+    shares = [
+        ((found == label) & (wanted == label)).sum() / ((found == label) | (wanted == label)).sum()
+        for label in np.union1d(found, wanted)
+    ]
+    return {"miou": float(np.mean(shares)), "accuracy": float((found == wanted).mean())}
+
+
+def best_f1(labels: NDArray[Any], scores: NDArray[Any]) -> float:
+    """F1 of class 1 at the threshold where it is greatest."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(labels[order] == 1)
+    last = np.append(np.diff(scores[order]) != 0, True)
+    f1 = 2 * hits / (np.arange(1, len(labels) + 1) + int((labels == 1).sum()))
+    return float(f1[last].max())
 
 
 def predicted_classes(scores: NDArray[Any]) -> NDArray[Any]:

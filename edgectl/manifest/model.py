@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from edgectl.engine.signature import ModelSignature, TensorSpec
+from edgectl.engine.tasks import metrics_of
 from edgectl.engine.transforms import canonical
 from edgectl.manifest.base import (
     Element,
@@ -21,6 +22,7 @@ from edgectl.manifest.base import (
     Text,
     form,
 )
+from edgectl.manifest.problem import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,6 +238,22 @@ class Calibration(Element):
             yield Fault(f"has no meaning with method {self.method}", ("percentile",))
 
 
+class OwnMetric(Element):
+    """A metric of your own: a function of a Python file, run where models are evaluated."""
+
+    path: RelativePath = Field(description="The Python file.", examples=["metrics.py"])
+    function: Annotated[str, form(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of a function")] = Field(
+        description="`function(labels, outputs, inputs)`, of arrays with the rows first, gives the "
+        "metric.",
+        examples=["word_error_rate"],
+    )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of the file. Anything else is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+
+
 class Evaluation(Element):
     """Labelled data, apart from the calibration data, that quality is measured on."""
 
@@ -249,7 +267,14 @@ class Evaluation(Element):
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
     )
     labels: Text = Field(
-        default="label", description="Name of the array of labels.", examples=["label"]
+        default="label",
+        description="Name of the array of labels; of a detector's classes, with `boxes` beside it.",
+        examples=["label"],
+    )
+    metrics: dict[MetricName, OwnMetric] = Field(
+        default_factory=dict,
+        description="Metrics of your own, by name, beside those of the task.",
+        examples=[{"wer": {"path": "metrics.py", "function": "word_error_rate"}}],
     )
 
 
@@ -428,6 +453,12 @@ class ModelSpec(Element):
             yield Fault(fault, ("evaluation", "path"))
         if self.gates and self.evaluation is None:
             yield Fault("need evaluation data to be measured on", ("gates",))
+        own = tuple(self.evaluation.metrics) if self.evaluation else ()
+        known = (*metrics_of(self.task), *own)
+        for metric in self.gates:
+            if metric not in known:
+                fault = f"is no metric of {self.task} ({suggest(metric, known)})"
+                yield Fault(fault, ("gates", metric))
         seen: set[str] = set()
         tensors: tuple[tuple[str, tuple[Tensor, ...]], ...] = (
             ("inputs", self.inputs),

@@ -78,6 +78,8 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
             judge,
             imported if importer else None,
             _evaluation_params(model, engine, latency=False),
+            golden=model.golden,
+            calibration=model.calibration,
         )
     variants = tuple(
         _variant_steps(model, variant, way, desired, imported, baseline)
@@ -214,6 +216,7 @@ def _variant_steps(
             "architecture": target.platform.architecture,
             "threads": target.cores,
             "goldenTolerance": dict(model.golden_tolerance),
+            "power": target.power,
         }
         evaluate = _evaluate(
             model,
@@ -312,6 +315,7 @@ def _evaluate(
     params: Mapping[str, Any],
     *,
     golden: PinnedFile | None = None,
+    calibration: PinnedFile | None = None,
     target: str | None = None,
 ) -> Step:
     """The evaluation of what a step made; of the source itself without one."""
@@ -322,7 +326,11 @@ def _evaluate(
         model.repository,
         builder=builder,
         params=params,
-        files={**source, **_data(evaluation=model.evaluation, golden=golden)},
+        files={
+            **source,
+            **_data(evaluation=model.evaluation, golden=golden, calibration=calibration),
+            **{f"metric/{name}": file for name, (file, _) in model.own_metrics.items()},
+        },
         uses={} if of is None else {"model": of},
         model=model.key,
         target=target,
@@ -354,6 +362,7 @@ def _evaluation_params(
             }
             for output in model.outputs
         ],
+        "metrics": {name: function for name, (_, function) in model.own_metrics.items()},
         "latency": latency,
     }
 

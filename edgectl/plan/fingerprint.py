@@ -20,6 +20,7 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
         "golden data": model.golden,
         "model card template": desired.model_card,
     }
+    files |= {f"metric {name}": file for name, (file, _) in model.own_metrics.items()}
     files |= {f"asset {name}": file for name, file in model.assets.items()}
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
     values |= {f"builder {each.name}": str(each.digest) for each in used(desired.builders, model)}

@@ -72,6 +72,7 @@ def model(
         calibration_params={"method": "minmax"},
         evaluation=pinned(f"{name}-evaluation"),
         evaluation_labels="label",
+        own_metrics={},
         golden=pinned(f"{name}-golden"),
         golden_tolerance={"absolute": 0.5},
         assets={},

@@ -42,7 +42,47 @@ def test_metrics_and_measurements(inputs: dict[str, Path]) -> None:
     assert result["sizeBytes"] == inputs["model"].stat().st_size
     assert result["host"]["providers"] == ["CPUExecutionProvider"]
     assert result["measured"]["latency"]["runs"] == 5
-    assert set(result["measured"]) == {"latency", "loadSeconds", "peakMemoryBytes"}
+    measured = result["measured"]
+    assert set(measured) - {"energy"} == {"latency", "loadSeconds", "peakMemoryBytes", "throughput"}
+    assert measured["throughput"]["batch"] == 4, "all rows that there are, at most eight"
+    assert measured["throughput"]["rowsPerSecond"] > 0
+
+
+def test_energy_that_cannot_be_read_is_an_estimate_and_says_so(inputs: dict[str, Path]) -> None:
+    measured = evaluate_request(inputs, _params(runs=5, power=10.0))["measured"]
+    if measured["energy"]["source"] == "estimate":
+        assert measured["energy"]["joules"] == pytest.approx(10.0 * measured["latency"]["p50"])
+    else:
+        assert measured["energy"]["joules"] > 0
+
+
+def test_a_row_that_was_calibrated_on_is_not_measured_on(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with np.load(inputs["evaluation"]) as data:
+        np.savez(tmp_path / "apart.npz", image=data["image"][:2] / 2)
+        np.savez(tmp_path / "leak.npz", image=data["image"][1:2])
+    evaluate_request(inputs | {"calibration": tmp_path / "apart.npz"}, _params(latency=False))
+    with pytest.raises(InputError, match="1 rows of the evaluation data are calibration data too"):
+        evaluate_request(inputs | {"calibration": tmp_path / "leak.npz"}, _params(latency=False))
+
+
+def test_a_metric_of_ones_own(inputs: dict[str, Path], tmp_path: Path) -> None:
+    code = tmp_path / "own.py"
+    code.write_text(
+        "def misses(labels, outputs, inputs):\n"
+        "    assert inputs['image'].shape[0] == len(labels)\n"
+        "    return (outputs['scores'].argmax(axis=1) != labels).sum()\n"
+        "def fails(labels, outputs, inputs):\n    raise ValueError('no')\n"
+        "def endless(labels, outputs, inputs):\n    return float('inf')\n"
+    )
+    files = inputs | {"metric/misses": code}
+    found = evaluate_request(files, _params(latency=False, metrics={"misses": "misses"}))
+    assert found["metrics"]["misses"] == 1
+    assert found["metrics"]["accuracy"] == 0.75
+    for function, said in (("fails", "failed: ValueError"), ("endless", "gave inf"), ("gone", "AttributeError")):
+        with pytest.raises(InputError, match=said):
+            evaluate_request(files, _params(latency=False, metrics={"misses": function}))
 
 
 def test_what_is_not_measured_is_deterministic(inputs: dict[str, Path]) -> None:
