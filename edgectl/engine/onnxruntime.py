@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 _CPU = "CPUExecutionProvider"
 _FATAL_ONLY = 4
+_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_TENSORRT_FLAGS = {
+    "fp16": ("trt_fp16_enable",),
+    "bf16": ("trt_bf16_enable",),
+    "int8": ("trt_int8_enable",),
+}
 
 # The classes that ONNX Runtime raises share no base below Exception.
 _ORT_ERRORS = (
@@ -75,8 +86,8 @@ def load(path: Path, *, options: EngineOptions, threads: int) -> OnnxRuntimeSess
     try:
         session = ort.InferenceSession(
             str(path),
-            _options(threads),
-            providers=chosen,
+            _options(threads, str(options.extra.get("optimizations", "all"))),
+            providers=[(name, provider_options(name, options)) for name in chosen],
             enable_fallback=False,  # It prints, and then answers from another provider unasked.
         )
     except (*_ORT_ERRORS, ValueError, RuntimeError) as error:
@@ -97,7 +108,36 @@ def _choose(requested: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def provider_options(provider: str, options: EngineOptions) -> dict[str, str]:
+    """What an execution provider is told beside its name.
+
+    TensorRT's keeps its engines and measured kernels in `options.cache`; of `options.extra` it
+    takes `workspace` (bytes) and `precision`, since it reads QuantizeLinear and fp16 only if it is
+    told to. CUDA's takes `gpuMemory`, the most bytes of its arena.
+    """
+    said: dict[str, str] = {}
+    extra = options.extra
+    if provider == "TensorrtExecutionProvider":
+        precision = str(extra.get("precision", ""))
+        said |= dict.fromkeys(_TENSORRT_FLAGS.get(precision, ()), "1")
+        if extra.get("workspace"):
+            said["trt_max_workspace_size"] = str(extra["workspace"])
+        if options.device.startswith("DLA"):
+            core = options.device.partition(":")[2] or "0"
+            said |= {"trt_dla_enable": "1", "trt_dla_core": core}
+        if options.cache is not None:
+            cache = str(options.cache)
+            said |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache,
+                     "trt_timing_cache_enable": "1", "trt_timing_cache_path": cache}  # fmt: skip
+    elif provider == "CUDAExecutionProvider":
+        # The arena would double at each step, on a Jetson out of the memory that all share.
+        said["arena_extend_strategy"] = "kSameAsRequested"
+        if extra.get("gpuMemory"):
+            said["gpu_mem_limit"] = str(extra["gpuMemory"])
+    return said
+
+
+def _options(threads: int, optimizations: str = "all") -> ort.SessionOptions:
     """Options for a small device.
 
     Measured with a 16.8 MB MobileNet-shaped fp32 model at 224x224 (x86-64, one thread, glibc; the
@@ -108,6 +148,12 @@ def _options(threads: int) -> ort.SessionOptions:
     go. `tests/bench/engine_memory.py` measures anew.
     """
     options = ort.SessionOptions()
+    try:
+        options.graph_optimization_level = _LEVELS[optimizations]
+    except KeyError:
+        raise EngineError(
+            f"optimizations {optimizations!r} is not one of: {', '.join(_LEVELS)}"
+        ) from None
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = True
