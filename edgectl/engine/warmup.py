@@ -24,6 +24,7 @@ from edgectl.engine.measure import measure_latency, peak_memory, reset_peak_memo
 from edgectl.engine.modeldir import ModelDirectory
 from edgectl.engine.npz import read_npz
 from edgectl.engine.samples import measure_accuracy
+from edgectl.engine.transforms import load_assets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,7 @@ def _fill(
     cache: Path | None,
 ) -> None:
     reset_peak_memory()
+    load_assets(model.signature.inputs, model.path)
     start = time.perf_counter()
     session = model.load(threads=threads, cache=cache)
     report["loadSeconds"] = time.perf_counter() - start

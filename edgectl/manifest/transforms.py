@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgectl.engine.transforms import check, check_together
+from edgectl.engine.transforms import asset_names, check, check_together
 from edgectl.engine.transforms.registry import read_post, read_pre
 
 if TYPE_CHECKING:
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 def transform_faults(model: Model) -> Iterator[Fault]:
     """Each wrong field with what is wrong: unknown transforms and parameters at their entry; of
-    tensors without those, a wrong order or a result that does not fit the tensor; of the outputs
-    of a model without any of those, other tensors that they name and that are not there."""
+    tensors without those, a wrong order or a result that does not fit the tensor; of a model
+    without any of those, other tensors and files that its transforms name and it does not have."""
     faults = [*_tensor_faults(model)]
     yield from faults
     if not faults:
+        yield from _asset_faults(model)
         try:
             check_together(
                 [tensor.spec() for tensor in model.spec.inputs],
@@ -31,6 +32,18 @@ def transform_faults(model: Model) -> Iterator[Fault]:
             )
         except ValueError as error:
             yield ("spec", "outputs"), str(error)
+
+
+def _asset_faults(model: Model) -> Iterator[Fault]:
+    assets = model.spec.assets
+    for number, tensor in enumerate(model.spec.inputs):
+        for name in asset_names(tensor.spec()):
+            if name not in assets:
+                declared = ", ".join(assets) or "none"
+                yield (
+                    ("spec", "inputs", number, "preprocess"),
+                    f"names the file {name!r}, which must be one of spec.assets ({declared})",
+                )
 
 
 def _tensor_faults(model: Model) -> Iterator[Fault]:

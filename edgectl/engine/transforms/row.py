@@ -190,7 +190,11 @@ def _text(value: Any) -> str:
 
 def _csv(text: str, columns: Sequence[_Column]) -> list[Any]:
     try:
-        lines = [line for line in csv.reader(io.StringIO(text), strict=True, skipinitialspace=True) if line]
+        lines = [
+            line
+            for line in csv.reader(io.StringIO(text), strict=True, skipinitialspace=True)
+            if line
+        ]
     except csv.Error as error:
         raise InputError(f"the row is not valid CSV: {error}") from error
     cells = [[cell.strip() for cell in line] for line in lines]

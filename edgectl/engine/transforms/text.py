@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from edgectl.engine.errors import EngineError, InputError, EngineUnavailableError
+from edgectl.engine.errors import EngineError, EngineUnavailableError, InputError
 from edgectl.engine.transforms import parameters
 
 if TYPE_CHECKING:

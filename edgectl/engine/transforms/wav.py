@@ -19,6 +19,7 @@ _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 _STREAMED = 0xFFFFFFFF
 _RATES = (1_000, 384_000)
 _MAX_CHANNELS = 64
+_MAX_CHUNKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,11 @@ def _parse(encoded: bytes) -> tuple[_Form, memoryview]:
 
 
 def _chunks(encoded: memoryview) -> Iterator[tuple[bytes, memoryview, int]]:
-    position = 12
+    position, count = 12, 0
     while position + 8 <= len(encoded):
+        count += 1
+        if count > _MAX_CHUNKS:
+            raise InputError(f"the WAV file has more than {_MAX_CHUNKS} chunks")
         name, size = struct.unpack_from("<4sI", encoded, position)
         body = encoded[position + 8 : position + 8 + size]
         yield name, body, size

@@ -122,3 +122,14 @@ def test_a_model_that_gives_nan_is_not_healthy(model: Path) -> None:
     np.savez(model / "golden.npz", **arrays)
     report = warm_up(model, runs=1)
     assert not report["ok"]
+
+
+def test_a_missing_tokenizer_is_a_problem_before_there_is_traffic(tmp_path: Path) -> None:
+    path = write_halves_directory(tmp_path / "m")
+    signature = json.loads((path / "signature.json").read_text())
+    step = {"tokenize": {"vocabulary": "tokenizer.json", "length": 8}}
+    signature["inputs"][0]["transforms"] = [step]
+    (path / "signature.json").write_text(json.dumps(signature))
+    report = warm_up(path, runs=1)
+    assert not report["ok"]
+    assert "input 'image': cannot read the tokenizer" in report["problems"][0]

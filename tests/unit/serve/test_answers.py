@@ -193,6 +193,13 @@ def test_a_detector_that_names_what_is_not_there_is_not_served(tmp_path: Path) -
         _served(tmp_path, (spec,), output, [helper.make_node("Identity", ["x"], ["y"])])
 
 
+def test_a_model_with_a_transform_from_the_future_is_not_served(tmp_path: Path) -> None:
+    spec = TensorSpec("x", "FP32", (-1, 3), ({"hologram": {}},))
+    same = [helper.make_node("Identity", ["x"], ["y"])]
+    with pytest.raises(EngineError, match="unknown transform 'hologram'"):
+        _served(tmp_path, (spec,), TensorSpec("y", "FP32", (-1, 3)), same)
+
+
 def test_a_recording_and_a_row_are_inputs_as_images_are(tmp_path: Path) -> None:
     sound = TensorSpec("sound", "FP32", (-1, 4), ({"audio": 8000}, {"window": 4}))
     output = TensorSpec("y", "FP32", (-1, 4))

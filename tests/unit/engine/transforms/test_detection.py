@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from onnx import TensorProto, helper
 
 from edgectl.engine import transforms
 from edgectl.engine.errors import EngineError, InputError
@@ -85,6 +87,42 @@ def test_whole_pipeline_is_the_naive_one(boxes: Any, seed: int, multilabel: bool
     np.testing.assert_allclose(found.scores, [pairs[k][0] for k in kept], rtol=1e-6)
     wanted = np.array([boxes[pairs[k][1]] for k in kept]).reshape(-1, 4)
     np.testing.assert_allclose(found.boxes, wanted)
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """ONNX's NonMaxSuppression by ONNX Runtime: an implementation that is not ours."""
+    graph = helper.make_graph(
+        [helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "iou", "least"], ["y"])],
+        "nms",
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, "n", 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3, "n"]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, ["kept", 3])],
+        [
+            helper.make_tensor("most", TensorProto.INT64, [1], [1000]),
+            helper.make_tensor("iou", TensorProto.FLOAT, [1], [0.443]),
+            helper.make_tensor("least", TensorProto.FLOAT, [1], [0.2513]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path_factory.mktemp("nms") / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@given(boxes=_boxes(), seed=st.integers(0, 99))
+def test_suppression_is_onnx_runtimes(operator: Any, boxes: Any, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = (random.permutation(len(boxes) * 3).reshape(-1, 3) + 1) / (len(boxes) * 3 + 1)
+    arrays = {"boxes": boxes[None].astype(np.float32), "scores": scores.T[None].astype(np.float32)}
+    kept = operator.run(None, arrays)[0] if len(boxes) else np.zeros((0, 3), np.int64)
+    wanted = sorted(((scores[box, kind], kind) for _, kind, box in kept.tolist()), reverse=True)
+    rows = np.concatenate([boxes, scores], axis=1)[None].astype(np.float32)
+    [found] = Nms(threshold=0.2513, iou=0.443, limit=1000, multilabel=True).apply(rows)
+    assert found.classes.tolist() == [kind for _, kind in wanted]
+    np.testing.assert_allclose(found.scores, [score for score, _ in wanted], rtol=1e-6)
 
 
 CORNERS = np.array([[10.0, 20.0, 30.0, 60.0], [40.0, 5.0, 44.0, 9.0]])

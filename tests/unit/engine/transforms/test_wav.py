@@ -122,6 +122,7 @@ def test_a_tone_stays_the_same_tone() -> None:
         (wav(np.array([np.nan], np.float32)), "NaN or infinite"),
         (wav(np.array([1e300], np.float64)), "beyond the range"),
         (wav(np.zeros(8000 * 61, np.uint8), 8000), "lasts 61.0 seconds, more than 60"),
+        (b"RIFF\0\0\0\0WAVE" + b"none\0\0\0\0" * 1001, "more than 1000 chunks"),
         (
             b"RIFF\0\0\0\0WAVEdata\2\0\0\0\0\0" + chunks(pcm(), b"\0\0")[12:],
             "does not say what its samples are",
