@@ -13,6 +13,8 @@ LOCK   := $(CURDIR)/$(UV) pip compile --quiet --universal --python-version 3.11 
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
 
 export PYTHONUNBUFFERED = 1
+# uv reads none of pip's settings, and CPU wheels of PyTorch may be where those say.
+export PIP_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export NO_MKDOCS_2_WARNING = 1
 
 .DEFAULT_GOAL := help

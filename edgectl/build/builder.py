@@ -17,6 +17,7 @@ from edgectl.digest import Digest, canonical_json
 from edgectl.errors import ToolchainError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 ACTIONS = ("import", "optimize", "compile", "evaluate")
@@ -38,6 +39,9 @@ class Builder:
     """Source formats that its `optimize` action takes as they are, without ONNX in between."""
     compiles: str | None
     """The engine whose optimised variant its `compile` action starts from."""
+    leaves: Mapping[str, str]
+    """What it leaves to the device, for people: action to a sentence."""
+    description: str
     digest: Digest
     """Over builder.yaml, requirements.lock and every Python file; goes into each step's key."""
     lock_digest: Digest
@@ -103,6 +107,8 @@ def load_builder(directory: Path) -> Builder:
         tuple(spec["engines"]),
         tuple(spec.get("takes", ())),
         spec.get("compiles"),
+        dict(spec.get("leaves", {})),
+        str(spec.get("description", "")),
         Digest.of(canonical_json(digests)),
         Digest.of(contents["requirements.lock"]),
     )
@@ -129,6 +135,9 @@ def _problem(spec: Any, name: str) -> str | None:
         value = spec.get(key, [] if key == "takes" else None)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of names"
+    leaves = spec.get("leaves", {})
+    if not isinstance(leaves, dict) or not set(leaves) <= set(spec["actions"]):
+        return "leaves is not a mapping of some of its actions to sentences"
     if unknown := sorted(set(spec["actions"]) - set(ACTIONS)):
         return f"unknown actions {', '.join(unknown)}"
     compiles = spec.get("compiles")

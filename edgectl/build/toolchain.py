@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _MARKER = ".complete"
 _LOCK_POLL_SECONDS = 0.2
+# Wheels only: an sdist would run its author's code on this machine while it is installed.
+_INSTALL = ("pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:")
 _FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME")
 
 
@@ -78,6 +80,21 @@ def prepare(
                 hint="set EDGECTL_CACHE to a directory that can be written",
             ) from error
     return _python(directory)
+
+
+def is_ready(builder: Builder, *, cache: Path | None = None) -> bool:
+    """Whether a builder's environment is there, so that nothing has to be made or fetched."""
+    return _is_complete((cache or cache_directory()) / "toolchains" / environment_key(builder))
+
+
+def resolve(builder: Builder, scratch: str) -> None:
+    """Find a wheel of every locked package for this Python and platform, and install nothing.
+
+    Raises ToolchainError where some package has none, the package index does not answer, or uv is
+    missing.
+    """
+    target = ["--dry-run", "--python", sys.executable, "--target", scratch, "-r", str(builder.lock)]
+    _uv([find_uv(), *_INSTALL, *target], builder, None, None)
 
 
 def find_uv() -> str:
@@ -137,20 +154,22 @@ def _make(
     on_line(f"making the {builder.name} toolchain (once)")
     create = [uv, "venv", "--quiet", "--python", sys.executable, str(directory)]
     _uv(create, builder, lock, cancel)
-    # Wheels only: an sdist would run its author's code on this machine while it is installed.
     # Compiled now: a build must not write into an environment that others use.
-    install = ["pip", "install", "--quiet", "--compile-bytecode"]
-    install += ["--require-hashes", "--only-binary", ":all:"]
-    target = ["--python", str(_python(directory)), "-r", str(builder.lock)]
-    _uv([uv, *install, *target], builder, lock, cancel)
+    target = ["--compile-bytecode", "--python", str(_python(directory)), "-r", str(builder.lock)]
+    _uv([uv, *_INSTALL, *target], builder, lock, cancel)
     with (directory / _MARKER).open("w") as marker:
         os.fsync(marker.fileno())
 
 
-def _uv(command: list[str], builder: Builder, lock: int, cancel: threading.Event | None) -> None:
+def _uv(
+    command: list[str], builder: Builder, lock: int | None, cancel: threading.Event | None
+) -> None:
     env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    if "PIP_FIND_LINKS" in env:  # uv reads none of pip's settings
+        env.setdefault("UV_FIND_LINKS", ",".join(env["PIP_FIND_LINKS"].split()))
+    keep = () if lock is None else (lock,)
     status, tail = run_process(
-        command, cwd=builder.directory, env=env, on_line=_ignore, cancel=cancel, keep=(lock,)
+        command, cwd=builder.directory, env=env, on_line=_ignore, cancel=cancel, keep=keep
     )
     if status == 0:
         return
@@ -163,7 +182,8 @@ def _uv(command: list[str], builder: Builder, lock: int, cancel: threading.Event
     raise ToolchainError(
         f"the {builder.name} toolchain cannot be made: {text or f'uv exited with {status}'}",
         hint="check that the package index can be reached (uv reads UV_DEFAULT_INDEX and "
-        "UV_OFFLINE), then run the same command again",
+        "UV_OFFLINE); name one more, such as PyTorch's for CPU wheels, by UV_INDEX or UV_FIND_LINKS; "
+        "then run the same command again",
     )
 
 

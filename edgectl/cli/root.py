@@ -27,6 +27,8 @@ _EXTRAS = {
 VERBS = {
     "agent": "Run this device: poll, verify, switch, roll back.",
     "apply": "Make the registry say what the manifests say.",
+    "builders": "Make the toolchains ahead of an apply.",
+    "doctor": "List the toolchains: ready, installable, or impossible here.",
     "explain": "Say which variant a device gets, and why each other one not.",
     "history": "List the releases of a fleet.",
     "keys": "Make and inspect signing keys.",
