@@ -182,8 +182,8 @@ def _uv(
     raise ToolchainError(
         f"the {builder.name} toolchain cannot be made: {text or f'uv exited with {status}'}",
         hint="check that the package index can be reached (uv reads UV_DEFAULT_INDEX and "
-        "UV_OFFLINE); name one more, such as PyTorch's for CPU wheels, by UV_INDEX or UV_FIND_LINKS; "
-        "then run the same command again",
+        "UV_OFFLINE); name one more, such as PyTorch's for CPU wheels, by UV_INDEX or "
+        "UV_FIND_LINKS; then run the same command again",
     )
 
 
