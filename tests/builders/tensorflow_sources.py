@@ -1,0 +1,106 @@
+"""TensorFlow models for the tests, written by the toolchain's own Python.
+
+`python tensorflow_sources.py DIRECTORY` writes every source, and what each answers to `inputs.npz`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+layers = keras.layers
+
+
+def cnn() -> keras.Model:
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.LeakyReLU()(layers.ReLU(6.0)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(4, activation="softmax", name="scores")(x))
+
+
+def lstm() -> keras.Model:
+    steps = keras.Input((12, 5), name="steps")
+    return keras.Model(steps, layers.Dense(3, name="scores")(layers.LSTM(6)(steps)))
+
+
+def conv1d() -> keras.Model:
+    steps = keras.Input((12, 5), name="steps")
+    x = layers.MaxPooling1D(2)(layers.Conv1D(6, 3)(steps))
+    return keras.Model(steps, layers.Dense(3, name="scores")(layers.Flatten()(x)))
+
+
+def with_lambda() -> keras.Model:
+    steps = keras.Input((4,), name="steps")
+    return keras.Model(steps, layers.Lambda(lambda x: x * 2, name="sneaky")(steps))
+
+
+class Functions(tf.Module):
+    """Signatures that no inference needs, or that TFLite lacks."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.target = str(folder / "exploded")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def double(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x * 2}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def write(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.io.write_file(self.target, "boom")
+        return {"y": x * 2}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def python(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            "y": tf.ensure_shape(tf.numpy_function(lambda v: v * 2, [x], tf.float32), [None, 4])
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def flex(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.math.atan(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def free(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.reduce_sum(x, 1, keepdims=True)}
+
+
+def main(folder: Path) -> None:
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for make in (cnn, lstm, conv1d):
+        model, name = make(), make.__name__
+        model.export(folder / name, verbose=False)
+        model.save(folder / f"{name}.keras")
+        rows = rng.random((40, *model.inputs[0].shape[1:]), np.float32)
+        arrays[f"{name}_in"], arrays[f"{name}_out"] = rows, model.predict(rows, verbose=0)
+        if make is not lstm:
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / name))
+            (folder / f"{name}.tflite").write_bytes(converter.convert())
+    cnn_model = cnn()
+    cnn_model.save(folder / "cnn.h5")
+    with_lambda().save(folder / "lambda.keras")
+    functions = Functions(folder)
+    for name in ("write", "python", "flex", "free"):
+        signatures = {"serving_default": getattr(functions, name)}
+        tf.saved_model.save(functions, str(folder / name), signatures)
+    tf.saved_model.save(
+        functions, str(folder / "several"), {"one": functions.double, "two": functions.flex}
+    )
+    np.savez(folder / "inputs.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
