@@ -1,4 +1,4 @@
-"""The ONNX toolchain: import (check, clean, fold), optimize (int8 QDQ) and evaluate.
+"""The ONNX toolchain: import (check, clean, fold), optimize (int8, fp16) and evaluate.
 
 Everything written is the same byte for byte when the same request runs again: names are given by
 position, clocks and paths are stripped, and every library runs on one thread.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from edgectl.build.kit.evaluating import evaluate
 from edgectl.build.protocol import main
 from importing import import_model
-from quantizing import optimize
+from optimizing import optimize
 
 if __name__ == "__main__":
     main({"import": import_model, "optimize": optimize, "evaluate": evaluate})

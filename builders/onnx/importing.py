@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.shape_inference
-import onnx.version_converter
 import onnxruntime
 
-from checking import load_model
+from checking import check_tensor_sizes, load_model
 from edgectl.build.kit import agreement, onnxfile
 from edgectl.build.kit.data import real_inputs
 from edgectl.build.kit.onnxfile import check_signature, finish, opset_of, save
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import Done, RefusalError, Task, report
+from opsets import convert_opset
+from ranges import check_ranges
 from runtime import open_session, session_options
 
 MIN_OPSET = 13
 """The first opset with per-channel QuantizeLinear."""
 FIXED_OPSET = 17
 """What older models are upgraded to: read by ONNX Runtime from 1.12 and by TensorRT from 8.5."""
+SOURCE = Path("source.onnx")
 TOLERANCE = {"absolute": 1e-4, "relative": 1e-3}
 """How far clean-up may move an output (numpy.allclose): only the order of additions changes."""
 
@@ -29,22 +32,26 @@ TOLERANCE = {"absolute": 1e-4, "relative": 1e-3}
 def import_model(task: Task) -> Done:
     """Turn a source ONNX file into a checked, folded, fully typed one.
 
-    Roles: `source`, and `calibration` and `evaluation` where there are any. Params: `inputs` and
-    `outputs`, each a list of {name, datatype, shape} as the manifest declares them.
+    Roles: `source` (a file, or a directory with files of weights), and `calibration` and
+    `evaluation` where there are any. Params: `inputs` and `outputs`, each a list of {name,
+    datatype, shape} as the manifest declares them.
     """
-    source = task.inputs["source"]
     report(0.1, "loading")
-    model = load_model(source)
+    model = load_model(task.inputs["source"])
     check_signature(model, task.params["inputs"], task.params["outputs"])
+    check_ranges(task)
     report(0.3, "checking operators and shapes")
-    model = infer_shapes(upgrade_opset(model))
+    onnxfile.save(model, SOURCE)  # in one file, as it came
+    model = infer_shapes(fix_inputs(upgrade_opset(model), task.params["inputs"]))
+    check_tensor_sizes(model)
     report(0.5, "folding constants")
     model = infer_shapes(fold_constants(model))
     finish(model, task.model)
     save(model, Path("model.onnx"))
     report(0.8, "comparing with the source")
     samples = real_inputs(task)
-    expected, actual = (onnxfile.run(path, samples.arrays) for path in (source, Path("model.onnx")))
+    expected, actual = (onnxfile.run(path, samples.arrays) for path in (SOURCE, Path("model.onnx")))
+    SOURCE.unlink()
     agreed = agreement.check(expected, actual, samples, **TOLERANCE)
     return Done(
         {"model": "model.onnx"},
@@ -64,14 +71,23 @@ def upgrade_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = opset_of(model)
     if opset >= MIN_OPSET:
         return model
-    try:
-        return onnx.version_converter.convert_version(model, FIXED_OPSET)
-    except Exception as error:
-        raise RefusalError(
-            "opset-too-old",
-            f"opset {opset} cannot be upgraded to {FIXED_OPSET}: {first_line(error)}",
-            hint=f"export the model again with opset {FIXED_OPSET}",
-        ) from error
+    return convert_opset(model, FIXED_OPSET)
+
+
+def fix_inputs(model: onnx.ModelProto, inputs: list[dict[str, Any]]) -> onnx.ModelProto:
+    """Give the inputs their declared shapes: what the model leaves free and the manifest does not
+    becomes fixed, which engines plan memory by. Shapes inside are inferred anew.
+
+    IR 3 lists weights as inputs too. They are taken off: ONNX Runtime folds no weight that a caller
+    could replace.
+    """
+    takes = onnxfile.graph_inputs(model.graph)
+    del model.graph.input[:]
+    model.graph.input.extend(takes)
+    onnxfile.set_shapes(model, inputs, [])
+    for graph in onnxfile.graphs_of(model.graph):
+        del graph.value_info[:]
+    return model
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

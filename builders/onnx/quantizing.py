@@ -1,4 +1,4 @@
-"""The optimize action: int8 with QuantizeLinear/DequantizeLinear pairs."""
+"""Int8: with QuantizeLinear/DequantizeLinear pairs, or scaled as the data comes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import onnx
 
 from calibration import Batches, batch_size
 from edgectl.build.kit.data import calibration as read_calibration
-from edgectl.build.kit.onnxfile import finish, save
-from edgectl.build.protocol import Done, RefusalError, Task, report
-from runtime import open_session, session_options
+from edgectl.build.kit.onnxfile import save
+from edgectl.build.protocol import RefusalError, Task, report
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
 DEFAULTS: dict[str, Any] = {
@@ -25,7 +26,11 @@ DEFAULTS: dict[str, Any] = {
     "method": "minmax",
     "percentile": 99.99,
 }
-"""What suits an x86 or Arm CPU."""
+"""What suits an Arm CPU, or an x86 one with VNNI."""
+TENSORRT = "TensorrtExecutionProvider"
+X86 = {"sse4_2", "avx", "avx2", "avx512f", "fma"}
+VNNI = {"avx_vnni", "avx512_vnni", "avx512vnni", "amx_int8"}
+"""CPU features, as Linux and as Intel name them, that add products of u8 and s8 in 32 bits."""
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that int8 speeds up."""
@@ -37,41 +42,92 @@ FOLLOWING = (
 a probability, and they are a millionth of the work."""
 
 
-def optimize(task: Task) -> Done:
-    """Quantise to int8 with QuantizeLinear/DequantizeLinear pairs, or pass fp32 through.
+DYNAMIC = ("MatMul", "Gemm", "LSTM", "Attention")
+"""Operators that are quantised without calibration. Not Conv: ConvInteger is slower than float."""
+MADE_DYNAMIC = ("MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention")
 
-    Roles: `model`, and `calibration` for int8. Params: `precision` (int8 or fp32), and for int8
-    `activations` and `weights` (uint8 or int8), `symmetricActivations`, `perChannel`, `reduceRange`
-    (see `quantize`), `method` (minmax, entropy, percentile) and `percentile`; DEFAULTS hold where
-    they are absent.
+
+def settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the target says of int8, and for the rest what suits its hardware."""
+    fitting = dict(DEFAULTS)
+    features = set(params.get("cpuFeatures") or ())
+    if for_tensorrt(params):
+        fitting |= {"activations": "int8", "symmetricActivations": True}
+    elif features & X86 and not features & VNNI:
+        fitting["reduceRange"] = True
+    return fitting | {key: params[key] for key in fitting if params.get(key) is not None}
+
+
+def for_tensorrt(params: Mapping[str, Any]) -> bool:
+    """Whether TensorRT computes the model, as an engine or under ONNX Runtime."""
+    return params.get("engine") == "tensorrt" or TENSORRT in (params.get("providers") or ())
+
+
+def to_static(model: onnx.ModelProto, task: Task) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Int8 with QuantizeLinear/DequantizeLinear pairs, scaled on calibration data.
+
+    Roles: `calibration`. Params: `activations` and `weights` (uint8 or int8),
+    `symmetricActivations`, `perChannel`, `reduceRange` (see `quantize`), `method` (minmax, entropy,
+    percentile) and `percentile`; `settings` fills in what is absent. Refuses a model that has
+    nothing to quantise (`nothing-to-quantize`).
     """
-    target = Path("model.onnx")
-    if task.params["precision"] == "fp32":
-        target.write_bytes(task.inputs["model"].read_bytes())
-        return Done({"model": target.name}, {"precision": "fp32"})
-    if task.params["precision"] != "int8":
-        raise RefusalError(
-            "unsupported-precision",
-            f"this builder makes int8 and fp32, not {task.params['precision']}",
-            hint="set optimize.precision of the Model, or precisions of the Target",
-        )
     report(0.1, "reading calibration data")
     data = read_calibration(task)
     report(0.2, f"calibrating on {len(next(iter(data.values())))} samples")
-    quantize(task.inputs["model"], target, data, DEFAULTS | task.params)
+    source, target = Path("float.onnx"), Path("static.onnx")
+    save(model, source)
+    quantize(source, target, data, settings(task.params))
     quantized = onnx.load_model(target)
+    source.unlink()
+    target.unlink()
     pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
     if not pairs:
+        raise _nothing("no node that int8 can speed up")
+    return quantized, {"scheme": "static", "quantizeLinear": pairs}
+
+
+def to_dynamic(model: onnx.ModelProto, task: Task) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Int8 weights; activations are scaled as they come, on the device, without calibration data.
+
+    For transformers and recurrent networks on a CPU, whose activations no fixed range suits. Params
+    as `to_static`. Refuses TensorRT, which reads no such model (`unsupported-scheme`), and a model
+    without a matrix to quantise (`nothing-to-quantize`).
+    """
+    from onnxruntime import quantization
+
+    if for_tensorrt(task.params):
         raise RefusalError(
-            "nothing-to-quantize",
-            "the model has no node that int8 can speed up",
-            hint="set optimize.precision: fp32",
+            "unsupported-scheme",
+            "TensorRT reads no dynamically quantised model",
+            hint="set quantization.scheme: static of the Target, and calibration data of the Model",
         )
-    finish(quantized, task.model)
-    save(quantized, target)
-    report(0.9, "checking that it loads")
-    open_session(target.read_bytes(), session_options())
-    return Done({"model": target.name}, {"precision": "int8", "quantizeLinear": pairs})
+    report(0.2, "quantising weights")
+    chosen = settings(task.params)
+    source, target = Path("float.onnx"), Path("dynamic.onnx")
+    save(model, source)
+    types = {"int8": quantization.QuantType.QInt8, "uint8": quantization.QuantType.QUInt8}
+    quantization.quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=list(DYNAMIC),
+        per_channel=bool(chosen["perChannel"]),
+        reduce_range=bool(chosen["reduceRange"]),
+        weight_type=types[chosen["weights"]],
+        extra_options={"MatMulConstBOnly": True},
+    )
+    quantized = onnx.load_model(target)
+    source.unlink()
+    target.unlink()
+    made = sum(node.op_type in MADE_DYNAMIC for node in quantized.graph.node)
+    if not made:
+        raise _nothing(f"no {', '.join(DYNAMIC)} with constant weights")
+    return quantized, {"scheme": "dynamic", "integerProducts": made}
+
+
+def _nothing(what: str) -> RefusalError:
+    return RefusalError(
+        "nothing-to-quantize", f"the model has {what}", hint="set optimize.precision: fp32"
+    )
 
 
 def quantize(

@@ -199,7 +199,7 @@ def run(path: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any
     """The outputs of an ONNX file by ONNX Runtime, on one thread of the CPU, by name.
 
     Rows go in whole batches where the file fixes the batch size. Refuses what ONNX Runtime does
-    not load (`engine-refuses`).
+    not load (`engine-refuses`) or fails to run (`does-not-run`).
     """
     import onnxruntime
 
@@ -220,8 +220,15 @@ def run(path: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any
     rows = len(next(iter(inputs.values())))
     fixed = [node.shape[0] for node in session.get_inputs() if node.shape]
     size = next((n for n in fixed if isinstance(n, int)), rows)
-    parts = [
-        session.run(names, {name: array[start : start + size] for name, array in inputs.items()})
-        for start in range(0, rows - rows % size, size)
-    ]
+    starts = range(0, rows - rows % size, size)
+    batches = [{name: rows[at : at + size] for name, rows in inputs.items()} for at in starts]
+    try:
+        parts = [session.run(names, batch) for batch in batches]
+    except Exception as error:
+        raise RefusalError(
+            "does-not-run",
+            f"ONNX Runtime {onnxruntime.__version__} loads the model and fails to run it: "
+            f"{first_line(error)}",
+            hint="run the model on the data where it was made: its operators and shapes do not fit",
+        ) from error
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
