@@ -49,6 +49,7 @@ def quantize(
 
     options = DEFAULTS | {key: value for key, value in params.items() if value is not None}
     nncf.set_log_level(logging.ERROR)
+    _fold(model)
     rows = len(next(iter(calibration.values())))
     shapes = [port.get_partial_shape() for port in model.inputs]
     fixed = [shape[0].get_length() for shape in shapes if len(shape) and shape[0].is_static]
@@ -98,6 +99,7 @@ def compress_weights(model: ov.Model) -> ov.Model:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
+    _fold(model)
     try:
         with _one_core():
             compressed = nncf.compress_weights(
@@ -137,6 +139,19 @@ def has_attention(model: ov.Model) -> bool:
 def constants(model: ov.Model) -> list[ov.Node]:
     """The model's constants, in its order."""
     return [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
+
+
+def _fold(model: ov.Model) -> None:
+    """Make constants of what is computed from constants alone.
+
+    An IR of `read_model` and `save_model` holds the weights of a depthwise convolution behind a
+    Reshape. NNCF 3.4 then takes wrong axes for their scales, and the convolution runs in float.
+    """
+    from openvino import passes
+
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(model)
 
 
 def _feeds(node: ov.Node, wanted: str) -> bool:

@@ -273,6 +273,31 @@ def test_an_ir_passes_through_or_is_quantised_under_the_declared_names(
     np.testing.assert_allclose(got, want, atol=tolerance)
 
 
+def test_depthwise_weights_are_quantised_behind_a_reshape_too(build: Build, tmp_path: Path) -> None:
+    """`read_model` and `save_model` leave the Reshape that `convert_model` folds."""
+    import openvino as ov
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name="depthwise", group=3),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="pointwise"),
+        helper.make_node("GlobalAveragePool", ["c2"], ["g"], name="pool"),
+        helper.make_node("Flatten", ["g"], ["y"], name="flat"),
+    ]
+    values = weights(5, w1=(3, 1, 3, 3), w2=(4, 3, 1, 1))
+    model = model_of(nodes, values, {"x": ["n", 3, 16, 16]}, {"y": ["n", 4]})
+    (tmp_path / "ir").mkdir()
+    unfolded = ov.Core().read_model(saved(model, tmp_path))
+    ov.save_model(unfolded, tmp_path / "ir" / "model.xml")
+    assert 'type="Reshape"' in (tmp_path / "ir" / "model.xml").read_text()
+    made = directory(optimized(build, tmp_path / "ir", tmp_path, "int8"))
+    text = (made / "model.xml").read_text()
+    assert 'element_type="i8" shape="3, 1, 1, 3, 3"' in text
+    assert text.count('element_type="i8"') == 2
+    want = reference(model, ROWS)
+    np.testing.assert_allclose(answers(made, ROWS), want, atol=0.15 * np.abs(want).max())
+
+
 def test_a_quantised_ir_stays_as_it_is(build: Build, tmp_path: Path) -> None:
     made = directory(optimized(build, saved(cnn(), tmp_path), tmp_path, "int8"))
     source = tmp_path / "quantized"
