@@ -50,6 +50,7 @@ def import_model(task: Task) -> Done:
     _check_operators(model)
     onnxfile.set_shapes(model, task.params["inputs"], task.params["outputs"])
     onnxfile.check_signature(model, task.params["inputs"], task.params["outputs"])
+    name_by_position(model)
     onnxfile.finish(model, task.model)
     target = Path("model.onnx")
     onnxfile.save(model, target)
@@ -67,6 +68,35 @@ def import_model(task: Task) -> Done:
             "operators": sorted({node.op_type for node in model.graph.node}),
         },
     )
+
+
+def name_by_position(model: onnx.ModelProto) -> None:
+    """Name inner tensors by where they are first used, and order the constants so.
+
+    tf2onnx merges equal nodes and constants, and which of their names is left depends on where in
+    memory they were.
+    """
+    constants = {tensor.name for tensor in onnxfile.tensors_of(model.graph) if tensor.name}
+    kept = {value.name for value in (*model.graph.input, *model.graph.output)}
+    names: dict[str, str] = {"": ""} | {name: name for name in kept}
+    graphs = list(onnxfile.graphs_of(model.graph))
+    for graph in graphs:
+        for node in graph.node:
+            for name in (*node.input, *node.output):
+                kind = "constant" if name in constants else "value"
+                names.setdefault(name, f"inner/{kind}_{len(names)}")
+    for graph in graphs:
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = names.setdefault(value.name, f"inner/value_{len(names)}")
+        for node in graph.node:
+            node.input[:] = [names[name] for name in node.input]
+            node.output[:] = [names[name] for name in node.output]
+        del graph.value_info[:]
+        order = {name: index for index, name in enumerate(names.values())}
+        ordered = sorted(graph.initializer, key=lambda tensor: order[tensor.name])
+        copies = [onnx.TensorProto.FromString(t.SerializeToString()) for t in ordered]
+        del graph.initializer[:]
+        graph.initializer.extend(copies)
 
 
 def _from_tensorflow(task: Task, path: Path) -> tuple[onnx.ModelProto, Run, dict[str, Any]]:
