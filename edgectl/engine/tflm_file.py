@@ -5,7 +5,7 @@ a model that is compiled into a firmware. Here a file comes from outside, so all
 first, with bounds, and every index that the interpreter follows, and the size of every constant, is
 held against what it points at. That is enough for files that are damaged or cut short. What a
 kernel assumes of its own inputs (how many there are, a bias for each channel) is not checked here:
-a file forged for the purpose can still crash the process that runs it.
+a file forged for the purpose can still crash or hang the process that runs it.
 """
 
 from __future__ import annotations

@@ -234,3 +234,12 @@ def test_reads_what_a_file_says_of_its_tensors() -> None:
     assert [operator.name for operator in model.operators] == [
         "CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX",
     ]  # fmt: skip
+
+
+def test_a_size_that_no_memory_holds_is_an_error(tmp_path: Path) -> None:
+    def widen(model: Any) -> None:
+        for tensor in model.subgraphs[0].tensors:
+            tensor.shape = [1, 2**31 - 1, 2**20]
+
+    with pytest.raises(EngineError, match="does not load"):
+        opened(tflite.edited(tflite.unary("RESHAPE"), widen), tmp_path)
