@@ -128,7 +128,9 @@ def prepare() -> None:
     shutil.rmtree(STATE, ignore_errors=True)
     (STATE / "keys").mkdir(parents=True)
     shutil.copytree(
-        CHECKOUT / "manifests", REPO, ignore=shutil.ignore_patterns("training", "samples")
+        CHECKOUT / "manifests",
+        REPO,
+        ignore=shutil.ignore_patterns("training", "samples", "recipes"),
     )
     (REPO / "edgectl.yaml").write_text(PROJECT)
     password = STATE / "keys" / "password"

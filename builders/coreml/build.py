@@ -18,6 +18,8 @@ from edgectl.build.kit import evaluating
 from edgectl.build.protocol import Done, RefusalError, Task, main, report
 
 PRECISIONS = ("fp16", "fp32", "int8", "int4")
+AS_IT_IS = "source"
+"""Of a Core ML model that passes through."""
 OUTPUT = Path("model")
 FILE = "model.mlpackage"
 ANY_VERSION = ">=5"
@@ -29,7 +31,8 @@ def optimize(task: Task) -> Done:
     """Make `model/model.mlpackage` of a PyTorch program or a Core ML model.
 
     Roles: `source`. Params: `format` (pytorch or coreml), `precision` (fp16, fp32; int8 and int4
-    are weights, computed with in float16), `compression`, `engineVersion`, `inputs`, `outputs`.
+    are weights, computed with in float16; `source` leaves a Core ML model as it is), `compression`,
+    `engineVersion`, `inputs`, `outputs`, `trustCode`.
     """
     if "source" not in task.inputs:
         raise RefusalError(
@@ -38,7 +41,8 @@ def optimize(task: Task) -> Done:
             hint="set source.format: pytorch with a torch.export program, or coreml",
         )
     precision = task.params["precision"]
-    if precision not in PRECISIONS:
+    passed = task.params.get("format") == "coreml"
+    if precision not in PRECISIONS and not (passed and precision == AS_IT_IS):
         raise RefusalError(
             "unsupported-precision",
             f"Core ML has no {precision}",
@@ -46,7 +50,7 @@ def optimize(task: Task) -> Done:
             f"{', '.join(PRECISIONS)}",
         )
     core_ml = versions.oldest(str(task.params.get("engineVersion") or ANY_VERSION))
-    if task.params.get("format") == "coreml":
+    if passed:
         made, origin = _passed(task, precision, core_ml), "coreml"
     else:
         made, origin = _converted(task, precision, core_ml), "pytorch"

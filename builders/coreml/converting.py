@@ -28,7 +28,10 @@ MAX_FP16 = float(np.finfo(np.float16).max)
 # Core ML has one width of whole numbers; what goes in and comes out as INT64 here is an index.
 _DTYPES = {"FP32": np.float32, "FP16": np.float16, "INT32": np.int32, "INT64": np.int32}
 _FP16_SINCE = 6
-_MISSING = re.compile(r"for op '(?P<operator>[^']+)' not implemented")
+_MISSING = re.compile(
+    r"for op '(?P<operator>[^']+)' not implemented|Unsupported fx node (?P<node>[^,]+), "
+    r"kind (?P<kind>\w+)"
+)
 _AT = re.compile(r"converting '(?P<operator>[^']+)' op \(located at: '(?P<node>[^']*)'\)")
 
 
@@ -57,21 +60,19 @@ def convert(
         # Inlines submodules and drops branches that only training takes.
         program = torch.jit.freeze(program.eval())
         sizes = _scripted_sizes(program, inputs)
+    takes = [
+        coremltools.TensorType(spec["name"], shape, _dtype(spec, core_ml))
+        for spec, shape in zip(inputs, sizes, strict=True)
+    ]
+    gives = [coremltools.TensorType(spec["name"], dtype=_dtype(spec, core_ml)) for spec in outputs]
+    precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
     try:
         return coremltools.convert(
             program,
-            inputs=[
-                coremltools.TensorType(spec["name"], shape, _dtype(spec, core_ml))
-                for spec, shape in zip(inputs, sizes, strict=True)
-            ],
-            outputs=[
-                coremltools.TensorType(spec["name"], dtype=_dtype(spec, core_ml))
-                for spec in outputs
-            ],
+            inputs=takes,
+            outputs=gives,
             convert_to="mlprogram",
-            compute_precision=coremltools.precision.FLOAT16
-            if half
-            else coremltools.precision.FLOAT32,
+            compute_precision=precision,
             minimum_deployment_target=core_ml.target,
             skip_model_load=True,
         )
@@ -202,8 +203,8 @@ def _refused(error: Exception) -> RefusalError:
         return RefusalError(
             "unsupported-operator",
             f"coremltools {coremltools.__version__} does not convert operator "
-            f"{missing['operator']!r}",
-            node=missing["operator"],
+            f"{missing['operator'] or missing['kind']!r}",
+            node=missing["node"] or missing["operator"],
             hint="replace the operator in the PyTorch model, or choose another engine",
         )
     if "Number of outputs" in text:

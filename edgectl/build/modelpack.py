@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
 from edgectl.engine.session import MODEL_FILES
+from edgectl.engine.transforms import encoded_kind
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, Platform
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 INDEX_TYPE = "application/vnd.edgectl.model.v1+json"
 FILEPATH = "org.cncf.model.filepath"
 
-_IMAGE_TRANSFORM = "decode"
+_INPUT_TYPES = {"image": "image", "audio": "audio", "text": "text"}
+"""Kind of encoded input to what docs/config.md calls it; anything else is `other`."""
 _FORMATS = {
     "onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "onnx", "litert": "tflite",
     "tflm": "tflite", "coreml": "coreml",
@@ -164,17 +166,13 @@ def _config(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, Any]:
         descriptor["description"] = variant.description
     if variant.license:
         descriptor["licenses"] = [variant.license]
-    takes_images = any(
-        _IMAGE_TRANSFORM in transform
-        for tensor in signature.inputs
-        for transform in tensor.transforms
-    )
+    takes = {_INPUT_TYPES.get(encoded_kind(tensor) or "", "other") for tensor in signature.inputs}
     engine = str(signature.engine["name"])
     config: dict[str, Any] = {
         "format": _FORMATS[engine],
         "precision": variant.precision,
         "capabilities": {
-            "inputTypes": ["image" if takes_images else "other"],
+            "inputTypes": sorted(takes),
             "outputTypes": ["other"],
         },
     }

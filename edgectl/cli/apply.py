@@ -16,6 +16,7 @@ from edgectl.cli.options import (
     selection_options,
 )
 from edgectl.cli.release_output import models_text
+from edgectl.engine.tasks import main_metric
 from edgectl.quantity import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from edgectl.oci.access import Access
     from edgectl.plan.compare import Selection
 
-_COLUMNS = ("model", "target", "precision", "metric", "imported", "size", "p50", "p99")
+_COLUMNS = ("model", "target", "precision", "metric", "as it came", "size", "p50", "p99")
 
 
 @click.command()
@@ -111,6 +112,9 @@ def _show_measured(measured: Sequence[Measurement]) -> None:
     if not all(map(_is_timed, measured)):
         notes.append("- is left to the warm-up of the devices")
     click.echo(f"  Latencies: {'; '.join(notes)}")
+    for each in measured:
+        if "deferred" in each.report:
+            click.echo(f"  {each.model} for {each.report['target']}: {each.report['deferred']}")
 
 
 def _is_timed(measured: Measurement) -> bool:
@@ -119,18 +123,15 @@ def _is_timed(measured: Measurement) -> bool:
 
 def _measured_row(measured: Measurement) -> tuple[str, ...]:
     report = measured.report
-    metrics = [
-        (f"{name} {value:.4f}", f"{measured.baseline[name]:.4f}")
-        for name, value in report["metrics"].items()
-        if name in {"accuracy", "mae"}
-    ]
+    metric = main_metric(report["metrics"])
+    before = "" if metric is None else measured.baseline.get(metric, "")
     latency = [report["latency"].get(quantile) for quantile in ("p50", "p99")]
     return (
         measured.model,
         report["target"],
         report["precision"],
-        ", ".join(metric for metric, _ in metrics),
-        ", ".join(imported for _, imported in metrics),
+        "-" if metric is None else f"{metric} {report['metrics'][metric]:.4f}",
+        f"{before:.4f}" if isinstance(before, float) else "",
         format_bytes(report["sizeBytes"]),
         *("-" if seconds is None else format_seconds(seconds) for seconds in latency),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 COSINE = "cosine"
 """Mean cosine similarity of the outputs to the golden ones: of every task."""
@@ -26,6 +26,12 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "generation": (),
 }
 """Task to its metrics. Some need more than others: `auc` two classes, `top5` six or more."""
+
+
+def main_metric(measured: Collection[str]) -> str | None:
+    """The one of several metrics that says most; None if there are none."""
+    first = (names[0] for names in METRICS.values() if names)
+    return next((name for name in (*first, *sorted(measured)) if name in measured), None)
 
 
 def metrics_of(task: str) -> tuple[str, ...]:

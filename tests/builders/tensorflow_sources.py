@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -45,35 +46,31 @@ def with_lambda() -> keras.Model:
     return keras.Model(steps, layers.Lambda(lambda x: x * 2, name="sneaky")(steps))
 
 
-class Functions(tf.Module):
-    """Signatures that no inference needs, or that TFLite lacks."""
+ROWS = [tf.TensorSpec([None, 4], tf.float32, name="x")]
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.target = str(folder / "exploded")
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
-    def double(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": x * 2}
+def double(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"y": x * 2}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
-    def write(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        tf.io.write_file(self.target, "boom")
-        return {"y": x * 2}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
-    def python(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            "y": tf.ensure_shape(tf.numpy_function(lambda v: v * 2, [x], tf.float32), [None, 4])
-        }
+def python(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"y": tf.ensure_shape(tf.numpy_function(lambda v: v * 2, [x], tf.float32), [None, 4])}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
-    def flex(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": tf.math.atan(x)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
-    def free(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": tf.reduce_sum(x, 1, keepdims=True)}
+def flex(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"y": tf.math.atan(x)}
+
+
+def free(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"y": tf.reduce_sum(x, 1, keepdims=True)}
+
+
+def save(folder: Path, takes: list[tf.TensorSpec], **signatures: Any) -> None:
+    """A SavedModel with these functions as its signatures, and nothing else."""
+    module = tf.Module()
+    functions = {name: tf.function(f, takes) for name, f in signatures.items()}
+    module.functions = functions
+    tf.saved_model.save(module, str(folder), functions)
 
 
 def main(folder: Path) -> None:
@@ -89,16 +86,17 @@ def main(folder: Path) -> None:
         if make is not lstm:
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / name))
             (folder / f"{name}.tflite").write_bytes(converter.convert())
-    cnn_model = cnn()
-    cnn_model.save(folder / "cnn.h5")
+    cnn().save(folder / "cnn.h5")
     with_lambda().save(folder / "lambda.keras")
-    functions = Functions(folder)
-    for name in ("write", "python", "flex", "free"):
-        signatures = {"serving_default": getattr(functions, name)}
-        tf.saved_model.save(functions, str(folder / name), signatures)
-    tf.saved_model.save(
-        functions, str(folder / "several"), {"one": functions.double, "two": functions.flex}
-    )
+
+    def write(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.io.write_file(str(folder / "exploded"), "boom")
+        return {"y": x * 2}
+
+    for function in (write, python, flex):
+        save(folder / function.__name__, ROWS, serving_default=function)
+    save(folder / "free", [tf.TensorSpec([None, None], tf.float32, name="x")], serving_default=free)
+    save(folder / "several", ROWS, one=double, two=flex)
     np.savez(folder / "inputs.npz", **arrays)
 
 

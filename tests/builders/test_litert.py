@@ -186,7 +186,7 @@ def test_the_evaluation_is_the_engines(build: Build, sources: Path) -> None:
     labels = data["cnn_out"].argmax(axis=1)
     np.savez(sources / "evaluation.npz", image=data["cnn_in"], label=labels)
     params = {
-        **SIGNATURES["cnn"], "task": "image-classification", "engine": "litert",
+        **SIGNATURES["cnn"], "task": "classification", "engine": "litert",
         "labels": "label", "latency": False,
     }  # fmt: skip
     inputs = {"model": made.outputs["model"], "evaluation": sources / "evaluation.npz"}

@@ -129,7 +129,7 @@ MAKER = dedent("""
     export("fixed", mlp, (torch.zeros(1, 4),), dynamic=False)
     export("attention", Attention(), (torch.zeros(2, 5, 8),))
     export("recurrent", Recurrent(), (torch.zeros(2, 5, 4),), dynamic=False)
-    export("two", Two(), (rows, rows))
+    export("two", Two(), (rows, torch.ones(2, 4)))  # one tensor twice would be one input
     export("svd", Spectrum(), (rows,), dynamic=False)
     export("dropout", nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)), (rows,), train=True)
     ill = nn.Sequential(nn.Linear(4, 3))
@@ -154,6 +154,10 @@ def tensor(name: str, *shape: int) -> list[dict[str, Any]]:
 
 
 ROWS = {"inputs": tensor("x", -1, 4), "outputs": tensor("y", -1, 3)}
+TWO = {
+    "inputs": tensor("a", -1, 4) + tensor("b", -1, 4),
+    "outputs": tensor("total", -1, 4) + tensor("rest", -1, 4),
+}
 PICTURES = {"inputs": tensor("image", -1, 1, 8, 8), "outputs": tensor("logits", -1, 3)}
 
 
@@ -236,10 +240,7 @@ def test_tensors_get_the_declared_names_by_position(
         "pytorch",
         "import",
         {"source": made / "two.pt2", "evaluation": tmp_path / "evaluation.npz"},
-        {
-            "inputs": tensor("a", -1, 4) + tensor("b", -1, 4),
-            "outputs": tensor("total", -1, 4) + tensor("rest", -1, 4),
-        },
+        TWO,
     )
     agreement = result.metadata["agreement"]
     assert (agreement["data"], agreement["samples"]) == ("evaluation", 6)

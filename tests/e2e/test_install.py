@@ -101,7 +101,9 @@ def test_manifests_are_validated_with_the_profiles_of_the_wheel(
 ) -> None:
     """The repository's own profiles are left out, so those inside the wheel have to be found."""
     repository = tmp_path / "manifests"
-    shutil.copytree(ROOT / "manifests", repository, ignore=shutil.ignore_patterns("training"))
+    shutil.copytree(
+        ROOT / "manifests", repository, ignore=shutil.ignore_patterns("training", "recipes")
+    )
     for profile in (repository / "targets").iterdir():
         profile.unlink()
     run(installed / "edgectl", "validate", "-C", repository, cwd=tmp_path)

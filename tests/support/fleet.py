@@ -210,13 +210,8 @@ class Fleet:
         return descriptor_of(package.manifest, options.platform)
 
 
-def package_model(
-    name: str, version: str, options: ModelOptions
-) -> tuple[Package, dict[str, bytes]]:
-    """A model as edgectl packages it, and the bytes of the files that the package names."""
-    model = model_bytes(version, options)
-    healthy = model_bytes(version, replace(options, broken=False))
-    golden = golden_bytes(healthy, off=options.golden_off)
+def variant_of(name: str, version: str, options: ModelOptions) -> Variant:
+    """What a package says of the model in it."""
     described = ModelSignature(
         name,
         version,
@@ -230,7 +225,17 @@ def package_model(
         },
         {"absolute": 1e-3, "relative": 1e-3, "top1": 1.0},
     )
-    variant = Variant(described, options.target, options.platform, "fp32", options.requires)
+    return Variant(described, options.target, options.platform, "fp32", options.requires)
+
+
+def package_model(
+    name: str, version: str, options: ModelOptions
+) -> tuple[Package, dict[str, bytes]]:
+    """A model as edgectl packages it, and the bytes of the files that the package names."""
+    model = model_bytes(version, options)
+    healthy = model_bytes(version, replace(options, broken=False))
+    golden = golden_bytes(healthy, off=options.golden_off)
+    variant = variant_of(name, version, options)
     files = {str(Descriptor.of(data, "x").digest): data for data in (model, golden)}
     package = pack(
         variant,

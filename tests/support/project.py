@@ -39,7 +39,9 @@ class Project:
         """Make keys and release metadata; `options` are those that reach the registry."""
         self.root = root
         shutil.copytree(
-            REPOSITORY / "manifests", root, ignore=shutil.ignore_patterns("training", "samples")
+            REPOSITORY / "manifests",
+            root,
+            ignore=shutil.ignore_patterns("training", "samples", "recipes"),
         )
         self.must("keys", "generate", "--output-key-prefix", "keys/cosign")
         if registry is not None:
