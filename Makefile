@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 UV     := $(BIN)/uv
 LOCK   := $(CURDIR)/$(UV) pip compile --quiet --universal --python-version 3.11 \
-          --generate-hashes --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
+          --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 # A file's tests stay on one worker, which makes what they share once; the slowest files come first.
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
