@@ -86,7 +86,8 @@ class _Refused(Exception):  # noqa: N818 - control flow inside this module
 
 
 def read_documents(path: Path) -> tuple[list[Node], list[Problem]]:
-    """Every document of a file that is not empty, and everything wrong with its YAML.
+    """Every document of a file, and everything wrong with its YAML. One that is null (`~`, or
+    nothing at all) is empty, and left out.
 
     Raises nothing for bad input: an unreadable, oversized, non-UTF-8 or malformed file gives the
     documents before the fault, and a problem.
