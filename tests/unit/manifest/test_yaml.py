@@ -60,7 +60,8 @@ def test_any_bytes_give_documents_or_problems(
     nodes, problems = read_documents(path)
     # A document that is null is an empty one, however it says so: nothing to read, nothing wrong.
     if not nodes and not problems:
-        assert all(document is None for document in yaml.load_all(data, yaml.CSafeLoader))
+        text = data.decode("utf-8-sig")
+        assert all(document is None for document in yaml.load_all(text, yaml.CSafeLoader))
 
 
 def test_positions_are_those_of_keys_and_values() -> None:
