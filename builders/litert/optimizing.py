@@ -9,7 +9,7 @@ import converting
 import flatbuffer
 import quantizing
 from edgectl.build.kit import agreement, onnxfile
-from edgectl.build.kit.data import calibration, real_inputs
+from edgectl.build.kit.data import calibration, chosen_method, real_inputs
 from edgectl.build.kit.tfmodel import open_model
 from edgectl.build.protocol import Done, RefusalError, Task, report
 from edgectl.engine.errors import EngineError
@@ -29,17 +29,17 @@ DEFAULTS: dict[str, Any] = {
     "perChannel": True,
     "symmetricActivations": False,
     "reduceRange": False,
-    "method": "minmax",
     "scheme": "static",
     "boundary": "float",
     "compression": {},
 }
+METHODS = ("minmax",)
+"""TFLite's calibrator takes the least and the greatest value, whatever the Model asks for."""
 _ONLY = {
     "activations": ("int8", "TFLite's activations are int8"),
     "weights": ("int8", "TFLite's weights are int8"),
     "symmetricActivations": (False, "TFLite's activations are asymmetric"),
     "reduceRange": (False, "TFLite's kernels do not saturate: no range has to be spared"),
-    "method": ("minmax", "TFLite's calibrator takes the least and the greatest value"),
     "compression": ({}, "TFLite has no palettes, and its sparse weights gain nothing here"),
 }
 
@@ -67,6 +67,8 @@ def optimize(task: Task) -> Done:
         inputs, outputs = params["inputs"], params["outputs"]
     report(0.6, f"making {params['precision']}")
     result = _at_precision(task, data, params, inputs)
+    if _is_calibrated(params):
+        facts |= chosen_method(params, METHODS)[1]
     return _done(flatbuffer.finish(result, inputs, outputs), facts)
 
 
@@ -84,9 +86,7 @@ def _check_options(params: Mapping[str, Any]) -> None:
             raise RefusalError(
                 "unsupported-option",
                 f"{name} is {params[name]!r}: {why}",
-                hint=f"set quantization.{name}: {value!r} for this Target, or leave it out"
-                if name != "method"
-                else "set calibration.method: minmax",
+                hint=f"set quantization.{name}: {value!r} for this Target, or leave it out",
             )
 
 
@@ -139,7 +139,7 @@ def _at_precision(
         return data
     if params["precision"] == "fp16":
         return quantizing.half(data)
-    if params["scheme"] == "dynamic":
+    if not _is_calibrated(params):
         return quantizing.dynamic(data, per_channel=bool(params["perChannel"]))
     samples = calibration(task)
     report(0.7, f"calibrating on {len(next(iter(samples.values())))} samples")
@@ -152,9 +152,13 @@ def _at_precision(
     )
 
 
+def _is_calibrated(params: Mapping[str, Any]) -> bool:
+    return bool(params["precision"] == "int8" and params["scheme"] == "static")
+
+
 def _passed_through(data: bytes, params: Mapping[str, Any], facts: dict[str, Any]) -> Done:
     """A file that is quantised already stays as it is, where it is what the target takes."""
-    if params["precision"] == "int8" and params["scheme"] == "static":
+    if _is_calibrated(params):
         left = quantizing.left_in_float(data)
         found = flatbuffer.boundary(data)
         if params["boundary"] == "int8" and (found != "int8" or left):

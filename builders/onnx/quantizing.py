@@ -76,14 +76,16 @@ def to_static(model: onnx.ModelProto, task: Task) -> tuple[onnx.ModelProto, dict
     report(0.2, f"calibrating on {len(next(iter(data.values())))} samples")
     source, target = Path("float.onnx"), Path("static.onnx")
     save(model, source)
-    quantize(source, target, data, settings(task.params))
+    chosen = settings(task.params)
+    quantize(source, target, data, chosen)
     quantized = onnx.load_model(target)
     source.unlink()
     target.unlink()
     pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
     if not pairs:
         raise _nothing("no node that int8 can speed up")
-    return quantized, {"scheme": "static", "quantizeLinear": pairs}
+    facts = {"quantizeLinear": pairs, "calibration": {"method": chosen["method"]}}
+    return quantized, {"scheme": "static", **facts}
 
 
 def to_dynamic(model: onnx.ModelProto, task: Task) -> tuple[onnx.ModelProto, dict[str, Any]]:

@@ -16,7 +16,7 @@ from edgectl.engine.batches import infer
 from edgectl.engine.errors import EngineError
 from edgectl.engine.session import load_session
 from ports import declare
-from quantizing import compress_weights, has_attention, is_quantized, quantize
+from quantizing import METHODS, compress_weights, has_attention, is_quantized, quantize
 from writing import name_by_position, write
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def optimize(task: Task) -> Done:
     samples = data.real_inputs(task)
     expected = _expected(task, model, samples)
     report(0.3, f"making {precision}")
+    calibrated = precision == "int8" and not is_quantized(model)
     model = _in_precision(model, precision, task)
     report(0.8, "writing")
     write(model, Path(OUTPUT), name=task.model, precision=precision)
@@ -65,6 +66,7 @@ def optimize(task: Task) -> Done:
             "nodes": len(model.get_ops()),
             "operators": sorted({node.get_type_name() for node in model.get_ops()}),
             "fakeQuantize": sum(n.get_type_name() == "FakeQuantize" for n in model.get_ops()),
+            **(data.chosen_method(task.params, METHODS)[1] if calibrated else {}),
             **_compared(expected, actual, samples, exact=precision == "fp32"),
         },
     )

@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from edgectl.build.kit.data import chosen_method
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError, report
 
@@ -20,10 +21,11 @@ DEFAULTS: dict[str, Any] = {
     "symmetricActivations": True,
     "perChannel": True,
     "reduceRange": False,
-    "method": "minmax",
     "percentile": 99.99,
 }
 """What a CPU with VNNI runs fastest."""
+METHODS = ("minmax", "percentile")
+"""Range estimators of NNCF. It has no entropy, for which it takes its own min-max."""
 GROUP = 64
 """How many int4 weights share a scale, at most."""
 
@@ -42,8 +44,8 @@ def quantize(
 
     `params` over DEFAULTS: `symmetricActivations` is NNCF's preset (performance, else mixed),
     `perChannel` concerns weights, `reduceRange` leaves them 7 bits for CPUs without VNNI, `method`
-    is `minmax` or `percentile`, `device` the target's. A model with attention is calibrated as a
-    transformer (SmoothQuant).
+    is one of METHODS (another counts as the first), `device` the target's. A model with attention
+    is calibrated as a transformer (SmoothQuant).
     """
     import nncf
 
@@ -73,8 +75,6 @@ def quantize(
                 model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
                 advanced_parameters=_advanced(options),
             )
-    except RefusalError:
-        raise
     except Exception as error:
         raise RefusalError(
             "not-quantizable",
@@ -182,14 +182,8 @@ def _advanced(options: Mapping[str, Any]) -> Any:
         from nncf.quantization.advanced_parameters import QuantizationParameters
 
         advanced.weights_quantization_params = QuantizationParameters(per_channel=False)
-    if options["method"] == "percentile":
+    if chosen_method(options, METHODS)[0] == "percentile":
         advanced.activations_range_estimator_params = _quantiles(float(options["percentile"]))
-    elif options["method"] != "minmax":
-        raise RefusalError(
-            "unsupported-calibration",
-            f"NNCF has no calibration by {options['method']}",
-            hint="set calibration.method of the Model to minmax or percentile",
-        )
     return advanced
 
 

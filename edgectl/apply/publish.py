@@ -22,7 +22,7 @@ from edgectl.trust.attestation import attest as attach
 from edgectl.trust.tree import sign_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgectl.apply.execute import Executor
     from edgectl.apply.result import StepResult
@@ -160,11 +160,8 @@ def attest(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
         materials={role: file.digest for role, file in step.files.items()},
         builders=tuple(_built_by(run, name) for name in step.params["builders"]),
         params=outcomes[step.uses[made[-1]]].step.params,
-        agreements={
-            role: results[role].metadata["agreement"]
-            for role in made
-            if "agreement" in results[role].metadata
-        },
+        agreements=_said_of("agreement", made, results),
+        calibrations=_said_of("calibration", made, results),
         edgectl_version=__version__,
     )
     predicates: dict[str, dict[str, Any]] = {
@@ -178,6 +175,13 @@ def attest(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     for kind, predicate in predicates.items():
         attach(repository, results["package"].manifest, kind, predicate, run.key)
     return results["package"].manifest
+
+
+def _said_of(
+    what: str, made: Sequence[str], results: Mapping[str, StepResult]
+) -> dict[str, Mapping[str, Any]]:
+    """One fact of the steps that made a variant, by step, as far as their builders say it."""
+    return {role: results[role].metadata[what] for role in made if what in results[role].metadata}
 
 
 def sign(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:

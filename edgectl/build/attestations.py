@@ -55,6 +55,9 @@ class Built:
     agreements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Step (`import`, `optimize`) to how far its outputs were from those of what it started from,
     as `edgectl.build.kit.agreement` says it."""
+    calibrations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Step to the `method` that its ranges were taken by; with what the Model `asked` for, where
+    the engine's quantiser lacks that."""
     edgectl_version: str = ""
 
 
@@ -88,8 +91,12 @@ def provenance(built: Built) -> dict[str, Any]:
                 "version": {"edgectl": built.edgectl_version},
             },
             "byproducts": [
-                {"name": f"agreement/{step}", "annotations": dict(agreement)}
-                for step, agreement in sorted(built.agreements.items())
+                {"name": f"{what}/{step}", "annotations": dict(facts)}
+                for what, steps in (
+                    ("agreement", built.agreements),
+                    ("calibration", built.calibrations),
+                )
+                for step, facts in sorted(steps.items())
             ],
         },
     }

@@ -195,6 +195,15 @@ def test_the_evaluation_is_the_engines(build: Build, sources: Path) -> None:
     assert report["host"]["engine"].startswith("litert ")
 
 
+def test_another_calibration_than_tflites_is_said_to_be_its_own(
+    build: Build, sources: Path
+) -> None:
+    inputs = {"source": sources / "cnn.tflite", "calibration": sources / "cnn.npz"}
+    asked = {**PRECISIONS["static"][0], "method": "percentile", "percentile": 99.9}
+    result = optimized(build, inputs, SIGNATURES["cnn"], {"format": "tflite"}, asked)
+    assert result.metadata["calibration"] == {"method": "minmax", "asked": "percentile"}
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
@@ -251,7 +260,6 @@ def test_an_unsafe_model_is_refused_here_too(build: Build, sources: Path) -> Non
     [
         ({"precision": "int4"}, "not int4"),
         ({"precision": "int8", "activations": "uint8"}, "activations is 'uint8'"),
-        ({"precision": "int8", "method": "entropy"}, "method is 'entropy'"),
     ],
 )
 def test_an_option_that_tflite_lacks_is_refused(

@@ -221,9 +221,18 @@ def test_each_quantisation_option_changes_the_file_and_still_answers(
     np.testing.assert_allclose(answers(changed, ROWS), want, atol=0.25 * np.abs(want).max())
 
 
-def test_a_calibration_that_nncf_lacks_is_refused(build: Build, tmp_path: Path) -> None:
-    error = refusal(build, saved(cnn(), tmp_path), tmp_path, "int8", method="entropy")
-    assert "no calibration by entropy" in error.message
+def test_a_calibration_that_nncf_lacks_is_its_own_and_said_to_be(
+    build: Build, tmp_path: Path
+) -> None:
+    source = saved(cnn(), tmp_path)
+    plain, entropy = (
+        optimized(build, source, tmp_path, "int8", **params)
+        for params in ({}, {"method": "entropy"})
+    )
+    assert entropy.metadata["calibration"] == {"method": "minmax", "asked": "entropy"}
+    assert plain.metadata["calibration"] == {"method": "minmax"}
+    weights = [directory(made) / "model.bin" for made in (plain, entropy)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_attention_is_calibrated_as_a_transformer(build: Build, tmp_path: Path) -> None:

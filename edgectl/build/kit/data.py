@@ -18,7 +18,7 @@ from edgectl.engine import npz
 from edgectl.engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -109,6 +109,18 @@ def calibration(task: Task) -> dict[str, NDArray[Any]]:
         if values.dtype.kind == "f":
             _check_values(path.name, name, values)
     return arrays
+
+
+def chosen_method(params: Mapping[str, Any], known: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """How an engine's quantiser takes ranges, and what the variant's metadata says of it.
+
+    A Model names one method for all of its engines; a quantiser that lacks it takes the first of
+    its own, `known`, and says so: `{"calibration": {"method": …}}`, with `asked` where it differs.
+    """
+    asked = str(params.get("method") or known[0])
+    method = asked if asked in known else known[0]
+    facts = {"method": method} if method == asked else {"method": method, "asked": asked}
+    return method, {"calibration": facts}
 
 
 def fixed_batch(specs: list[dict[str, Any]]) -> int:

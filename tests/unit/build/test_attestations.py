@@ -87,3 +87,10 @@ def test_an_evaluation_carries_the_baseline() -> None:
     report = report_for(raw, target="t", architecture="arm64", precision="int8")
     assert evaluation(report, {"accuracy": 0.98})["baseline"] == {"accuracy": 0.98}
     assert "baseline" not in evaluation(report, None)
+
+
+def test_provenance_says_how_ranges_were_taken() -> None:
+    said = {"method": "minmax", "asked": "entropy"}
+    made = provenance(replace(BUILT, calibrations={"optimize": said}))
+    byproducts = made["runDetails"]["byproducts"]
+    assert byproducts == [{"name": "calibration/optimize", "annotations": said}]
