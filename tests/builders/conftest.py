@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from edgectl.build import toolchain
 from edgectl.build.builder import find_builder
 from edgectl.build.runner import Progress, Request, Result, run
+from tests.builders.pytorch_sources import MAKER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,3 +45,18 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         return run(find_builder(builder), request, on_progress=notify)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Path:
+    return toolchain.prepare(find_builder("pytorch"))
+
+
+@pytest.fixture(scope="session")
+def made(torch_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of programs, exported by the toolchain's own PyTorch."""
+    folder = tmp_path_factory.mktemp("programs")
+    script = folder / "maker.py"  # a file: TorchScript reads the source of what it compiles
+    script.write_text(MAKER)
+    subprocess.run([str(torch_python), "-W", "ignore", str(script)], cwd=folder, check=True)
+    return folder

