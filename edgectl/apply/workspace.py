@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from edgectl.build.builder import find_builders
+from edgectl.build.builder import find_builders, source_formats
 from edgectl.build.card import find_template
 from edgectl.desired import DesiredBuilder, PinnedFile
 from edgectl.digest import Digest
@@ -46,7 +46,7 @@ class Workspace:
     @classmethod
     def open(cls, root: Path, access: Access) -> Self:
         """Read the manifests below `root`; raises ManifestErrors with everything wrong in them."""
-        manifests = load_project(root)
+        manifests = load_project(root, source_formats(find_builders(repository=root)))
         return cls(root, manifests, open_store(manifests.project.registry, access), access)
 
     def desired(self) -> Desired:

@@ -6,6 +6,7 @@ are data, not packages: the user's repository comes first, then the copies that 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,19 @@ from edgectl.build.protocol import PROTOCOL
 from edgectl.build.shipped import search_path
 from edgectl.digest import Digest, canonical_json
 from edgectl.errors import ToolchainError
+from edgectl.manifest.formats import SourceFormats
+from edgectl.manifest.problem import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 ACTIONS = ("import", "optimize", "compile", "evaluate")
 _FILES = ("builder.yaml", "requirements.lock", "build.py")
+_LISTS = ("actions", "formats", "engines", "takes", "directories")
+_OPTIONAL = ("takes", "directories")
+_KEYS = ("protocol", "name", "description", *_LISTS, "compiles", "leaves")
+_FORMAT = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class Builder:
     """Engines that its `optimize`, `compile` and `evaluate` actions work for."""
     takes: tuple[str, ...]
     """Source formats that its `optimize` action takes as they are, without ONNX in between."""
+    directories: tuple[str, ...]
+    """Those of `formats` and `takes` of which a source may be a directory."""
     compiles: str | None
     """The engine whose optimised variant its `compile` action starts from."""
     leaves: Mapping[str, str]
@@ -81,6 +90,15 @@ def find_builders(*, repository: Path | None = None) -> tuple[Builder, ...]:
     return tuple(found.values())
 
 
+def source_formats(builders: Iterable[Builder]) -> SourceFormats:
+    """What manifests may say of a source's format, given these builders."""
+    builders = tuple(builders)
+    return SourceFormats(
+        frozenset(name for each in builders for name in (*each.formats, *each.takes)),
+        frozenset(name for each in builders for name in each.directories),
+    )
+
+
 def load_builder(directory: Path) -> Builder:
     """Read one builder folder; raises ToolchainError naming what is wrong with it."""
     directory = directory.absolute()
@@ -106,6 +124,7 @@ def load_builder(directory: Path) -> Builder:
         tuple(spec["formats"]),
         tuple(spec["engines"]),
         tuple(spec.get("takes", ())),
+        tuple(spec.get("directories", ())),
         spec.get("compiles"),
         dict(spec.get("leaves", {})),
         str(spec.get("description", "")),
@@ -125,22 +144,42 @@ def _modules(directory: Path) -> list[str]:
 
 
 def _problem(spec: Any, name: str) -> str | None:
+    """What is wrong with a builder.yaml, the first thing; None if nothing is."""
     if not isinstance(spec, dict):
         return "not a mapping"
     if spec.get("protocol") != PROTOCOL:
         return f"protocol {spec.get('protocol')!r}: this edgectl speaks {PROTOCOL}"
     if spec.get("name") != name:
         return f"name {spec.get('name')!r} is not the folder's name"
-    for key in ("actions", "formats", "engines", "takes"):
-        value = spec.get(key, [] if key == "takes" else None)
+    for key in spec:
+        if key not in _KEYS:
+            return f"unknown key {key!r} ({suggest(key, _KEYS)})"
+    for key in _LISTS:
+        value = spec.get(key, [] if key in _OPTIONAL else None)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of names"
+    return _contradiction(spec)
+
+
+def _contradiction(spec: dict[str, Any]) -> str | None:
+    """Where the parts of a builder.yaml, each right by itself, do not fit together."""
+    actions = set(spec["actions"])
+    if unknown := sorted(actions - set(ACTIONS)):
+        return f"unknown actions {', '.join(unknown)} ({suggest(unknown[0], ACTIONS)})"
+    if bool(spec["formats"]) != ("import" in actions):
+        return "formats are what the import action reads: both, or neither"
+    if bool(spec["engines"]) != bool(actions - {"import"}):
+        return "engines are what the actions other than import make variants for: both, or neither"
+    sources = {*spec["formats"], *spec.get("takes", ())}
+    for name in sorted(sources):
+        if not _FORMAT.fullmatch(name):
+            return f"format {name!r} is not of lowercase letters, digits and '-'"
+    if strange := sorted(set(spec.get("directories", ())) - sources):
+        return f"directories names {', '.join(strange)}, which it neither imports nor takes"
     leaves = spec.get("leaves", {})
-    if not isinstance(leaves, dict) or not set(leaves) <= set(spec["actions"]):
+    if not isinstance(leaves, dict) or not set(leaves) <= actions:
         return "leaves is not a mapping of some of its actions to sentences"
-    if unknown := sorted(set(spec["actions"]) - set(ACTIONS)):
-        return f"unknown actions {', '.join(unknown)}"
     compiles = spec.get("compiles")
-    if not isinstance(compiles, str | None) or (compiles is None) == ("compile" in spec["actions"]):
+    if not isinstance(compiles, str | None) or (compiles is None) == ("compile" in actions):
         return "compiles must name the engine that the compile action starts from, and only then"
     return None

@@ -22,11 +22,12 @@ def validate(root: Path, output: str) -> int:
     Tells every problem at once, each with file, line, column and field. Reads no registry and
     no data file; `edgectl plan` compares the data files with their sha256.
     """
+    from edgectl.build.builder import find_builders, source_formats
     from edgectl.manifest.load import load_project
     from edgectl.manifest.problem import ManifestErrors
 
     try:
-        manifests = load_project(root)
+        manifests = load_project(root, source_formats(find_builders(repository=root)))
     except ManifestErrors as errors:
         if output == "text":
             raise

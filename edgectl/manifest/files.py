@@ -13,16 +13,13 @@ if TYPE_CHECKING:
     from edgectl.manifest.model import Model
     from edgectl.manifest.problem import Problem
 
-_DIRECTORY_FORMATS = frozenset({"tensorflow", "openvino", "coreml", "huggingface"})
-
 
 def file_problems(document: Document, model: Model, root: Path) -> Iterator[Problem]:
     """Paths that leave the project, also by a symbolic link, and files that are not there."""
     inside = os.path.realpath(root) + os.sep
     spec = model.spec
-    may_be_directory = spec.source.format in _DIRECTORY_FORMATS
     for section, named, directory_allowed in (
-        ("source", spec.source.path, may_be_directory),
+        ("source", spec.source.path, True),
         ("calibration", spec.calibration.path if spec.calibration else None, False),
         ("evaluation", spec.evaluation.path if spec.evaluation else None, False),
         ("golden", spec.golden.path, False),

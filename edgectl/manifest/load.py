@@ -11,6 +11,7 @@ from edgectl.manifest.collection import ManifestSet
 from edgectl.manifest.document import Document, read_document
 from edgectl.manifest.files import file_problems
 from edgectl.manifest.fleet import Fleet
+from edgectl.manifest.formats import format_problems
 from edgectl.manifest.model import Model
 from edgectl.manifest.problem import ManifestErrors, Problem, suggest
 from edgectl.manifest.profiles import profile_files
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from edgectl.manifest.base import Manifest
+    from edgectl.manifest.formats import SourceFormats
 
 PROJECT_FILE = "edgectl.yaml"
 _SUFFIXES = (".yaml", ".yml")
@@ -53,9 +55,11 @@ class _Reading:
                 yield document.manifest
 
 
-def load_project(root: Path) -> ManifestSet:
+def load_project(root: Path, formats: SourceFormats | None = None) -> ManifestSet:
     """Read the project whose `edgectl.yaml` is in `root`.
 
+    `formats` are those that the project's builders read, as
+    `edgectl.build.builder.source_formats` finds them; without them a model's format may be any.
     Raises ManifestErrors with every problem of every file: YAML, fields, names that nothing has,
     and data files that are missing. Digests of data files are not checked here.
     """
@@ -77,6 +81,8 @@ def load_project(root: Path) -> ManifestSet:
     for document in reading.documents:
         if isinstance(document.manifest, Model):
             reading.problems += file_problems(document, document.manifest, root)
+    if formats is not None:
+        reading.problems += format_problems(reading.documents, formats)
     if reading.problems:
         raise ManifestErrors(reading.problems)
     return ManifestSet(

@@ -28,10 +28,15 @@ from edgectl.manifest.problem import suggest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Format = Literal[
-    "onnx", "pytorch", "tensorflow", "tflite", "openvino", "tensorrt", "coreml", "sklearn",
-    "xgboost", "huggingface",
-]  # fmt: skip
+Format = Annotated[
+    str,
+    form(
+        r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        "lowercase letters, digits and '-', such as onnx",
+        max_length=40,
+    ),
+]
+"""A name that a builder has for what it reads: which there are is not said here."""
 Task = Literal[
     "classification", "regression", "detection", "segmentation", "embedding", "anomaly-detection",
     "forecasting", "recommendation", "transcription", "generation",
@@ -117,7 +122,12 @@ _PINNED = form(r"^\S+@sha256:[0-9a-f]{64}$", "a reference with its digest, REPOS
 class Source(Element):
     """Where the trained model is: exactly one of `path`, `url` and `oci`."""
 
-    format: Format = Field(description="What the file is.", examples=["onnx"])
+    format: Format = Field(
+        description="What the file or directory is: a format that a builder reads. Those that come "
+        "with edgectl read coreml, huggingface, onnx, openvino, pytorch, sklearn, tensorflow, "
+        "tensorrt, tflite and xgboost; one in the project's `builders/` adds its own.",
+        examples=["onnx"],
+    )
     path: RelativePath | None = Field(
         default=None,
         description="File or directory, relative to this manifest, inside the project.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgectl.errors import ManifestError
+from edgectl.manifest.problem import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def reference(
     where = f"{model.name}:{model.version}"
     importer = _importer(builders, model.source_format)
     if importer is None:
-        raise _no_importer(builders, model)
+        raise _no_reference(model)
     return importer, _backend(builders, REFERENCE_ENGINE, where)
 
 
@@ -124,8 +125,16 @@ def _no_way(
 
 
 def _no_importer(builders: Sequence[DesiredBuilder], model: DesiredModel) -> ManifestError:
-    formats = sorted({name for builder in builders for name in builder.formats})
+    formats = {name for builder in builders for name in (*builder.formats, *builder.takes)}
     return ManifestError(
-        f"model {model.name}: no builder imports the format {model.source_format!r}",
-        hint=f"set source.format to one of {', '.join(formats)}, or add a builder",
+        f"model {model.name}:{model.version}: no builder reads the format {model.source_format!r}",
+        hint=f"set source.format ({suggest(model.source_format, formats)}), or add a builder",
+    )
+
+
+def _no_reference(model: DesiredModel) -> ManifestError:
+    return ManifestError(
+        f"model {model.name}:{model.version}: no engine runs a {model.source_format} model as it "
+        "came and no builder imports it, so there is nothing to measure its variants against",
+        hint="add an import action for the format to a builder, or leave spec.evaluation out",
     )

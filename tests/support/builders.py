@@ -10,7 +10,9 @@ from edgectl.build.builder import Builder, load_builder
 REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFESTS = REPOSITORY / "manifests"
 
-_SPEC = "protocol: 1\nname: {name}\nactions: [import, optimize]\nformats: [{name}]\nengines: []\n"
+_SPEC = (
+    "protocol: 1\nname: {name}\nactions: [import, optimize]\nformats: [{name}]\nengines: [toy]\n"
+)
 
 
 def make_builder(

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.build.builder import find_builder, find_builders, load_builder
+from edgectl.build.builder import find_builder, find_builders, load_builder, source_formats
 from edgectl.errors import ToolchainError
+from edgectl.manifest.model import Source
 from tests.support.builders import make_builder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.digest import Digest
+
+_HEAD = "protocol: 1\nname: toy\n"
+_IMPORTER = f"{_HEAD}actions: [import]\nformats: [a]\nengines: []\n"
 
 
 def test_shipped_builders_are_found() -> None:
@@ -80,14 +85,45 @@ def test_an_unknown_builder_names_the_known_ones() -> None:
         ("protocol: 1\nname: other", "not the folder's name"),
         ("protocol: 1\nname: toy\nactions: import\nformats: []", "actions is not a list"),
         ("protocol: 1\nname: toy\nactions: []\nformats: []", "engines is not a list"),
-        ("protocol: 1\nname: toy\nactions: [fly]\nformats: []\nengines: []", "unknown actions fly"),
+        (f"{_HEAD}actions: [fly]\nformats: []\nengines: []", "unknown actions fly"),
+        (f"{_HEAD}actions: [importt]\nformats: [a]\nengines: []", "did you mean 'import'"),
+        (f"{_IMPORTER}take: [b]", r"unknown key 'take' \(did you mean 'takes'\?\)"),
+        (f"{_IMPORTER}1: b", "unknown key 1"),
+        (f"{_IMPORTER}takes: b", "takes is not a list"),
+        (f"{_IMPORTER}directories: [b]", "directories names b, which it neither imports nor"),
+        (f"{_IMPORTER}takes: [B_b]", "format 'B_b' is not of lowercase"),
+        (f"{_IMPORTER}compiles: onnxruntime", "compiles must name"),
+        (f"{_IMPORTER}leaves: {{evaluate: because}}", "leaves is not a mapping of some"),
+        (f"{_HEAD}actions: [import]\nformats: []\nengines: []", "formats are what"),
+        (f"{_HEAD}actions: [optimize]\nformats: [a]\nengines: [e]", "formats are what"),
+        (f"{_HEAD}actions: [import]\nformats: [a]\nengines: [e]", "engines are what"),
+        (f"{_HEAD}actions: [evaluate]\nformats: []\nengines: []", "engines are what"),
+        (f"{_HEAD}actions: [compile]\nformats: []\nengines: [e]", "compiles must name"),
     ],
 )
 def test_a_malformed_builder_is_refused(tmp_path: Path, spec: str, problem: str) -> None:
     builder = make_builder(tmp_path, "pass")
     (builder.directory / "builder.yaml").write_text(spec)
-    with pytest.raises(ToolchainError, match=problem):
+    with pytest.raises(ToolchainError, match=problem) as caught:
         load_builder(builder.directory)
+    assert "builder" in caught.value.message
+    assert "docs/builders.md" in (caught.value.hint or "")
+
+
+def test_manifests_have_the_formats_of_every_builder(tmp_path: Path) -> None:
+    shipped = source_formats(find_builders())
+    assert shipped.directories == {"coreml", "huggingface", "onnx", "openvino", "tensorflow"}
+    folder = make_builder(tmp_path / "builders", "pass", name="caffe").directory
+    spec = folder / "builder.yaml"
+    spec.write_text(spec.read_text() + "takes: [prototxt]\ndirectories: [caffe]\n")
+    mine = source_formats(find_builders(repository=tmp_path))
+    assert mine.names - shipped.names == {"caffe", "prototxt"}
+    assert mine.directories - shipped.directories == {"caffe"}
+
+
+def test_the_manifests_reference_names_the_formats_of_the_shipped_builders() -> None:
+    said = Source.model_fields["format"].description or ""
+    assert set(re.findall(r"[a-z]+", said)) >= source_formats(find_builders()).names
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

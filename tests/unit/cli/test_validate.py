@@ -7,6 +7,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgectl.cli.root import root
+from edgectl.errors import ToolchainError
+from edgectl.manifest.profiles import profile_files
+from tests.support.builders import make_builder
 from tests.unit.manifest.projects import make_project
 
 if TYPE_CHECKING:
@@ -25,9 +28,11 @@ def run(*arguments: object) -> Result:
 def test_a_valid_project_is_said_to_be_valid(project: Path) -> None:
     result = run("validate", "-C", project)
     assert result.exit_code == 0
-    assert result.stdout == f"{project}/edgectl.yaml: valid (models: 1, targets: 17, fleets: 0)\n"
+    counts = {"models": 1, "targets": len(profile_files()), "fleets": 0}
+    said = ", ".join(f"{noun}: {count}" for noun, count in counts.items())
+    assert result.stdout == f"{project}/edgectl.yaml: valid ({said})\n"
     machine = json.loads(run("validate", "-C", project, "-o", "json").stdout)
-    assert machine == {"valid": True, "problems": [], "models": 1, "targets": 17, "fleets": 0}
+    assert machine == {"valid": True, "problems": [], **counts}
 
 
 def test_problems_are_told_with_exit_code_3(project: Path) -> None:
@@ -53,3 +58,15 @@ def test_problems_as_json(project: Path) -> None:
         "message": "unknown field",
         "suggestion": "did you mean 'task'?",
     }
+
+
+def test_a_builder_of_the_project_adds_a_format(project: Path) -> None:
+    model = project / "base.yaml"
+    model.write_text(model.read_text().replace("format: onnx", "format: lightgbm"))
+    assert "spec.source.format: no builder reads" in run("validate", "-C", project).stderr
+    make_builder(project / "builders", "pass", name="lightgbm")
+    assert run("validate", "-C", project).exit_code == 0
+    (project / "builders/lightgbm/builder.yaml").write_text("protocol: 7\n")
+    result = run("validate", "-C", project)
+    assert result.exit_code == ToolchainError.exit_code
+    assert "builders/lightgbm/builder.yaml: protocol 7: this edgectl speaks 1" in result.stderr

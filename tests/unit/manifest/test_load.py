@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edgectl.manifest.formats import SourceFormats
 from edgectl.manifest.load import load_project
 from edgectl.manifest.problem import ManifestErrors
 from edgectl.manifest.profiles import profile_files
@@ -26,9 +27,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path()
 
 
-def problems(root: Path) -> list[str]:
+FORMATS = SourceFormats(frozenset({"onnx", "tensorflow"}), frozenset({"tensorflow"}))
+
+
+def problems(root: Path, formats: SourceFormats | None = None) -> list[str]:
     with pytest.raises(ManifestErrors) as caught:
-        load_project(root)
+        load_project(root, formats)
     assert caught.value.exit_code == 3
     assert caught.value.hint
     said = [str(problem) for problem in caught.value.problems]
@@ -143,6 +147,27 @@ def test_named_directories_are_searched_once_and_must_be_there(project: Path) ->
         "edgectl.yaml:6:33: spec.manifests[2]: there is no directory modles",
         "edgectl.yaml:6:41: spec.manifests[3]: leads out of the project",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suggestion"),
+    [("tensorflw", "did you mean 'tensorflow'?"), ("caffe", "known: onnx, tensorflow")],
+)
+def test_a_format_that_no_builder_reads(project: Path, wrong: str, suggestion: str) -> None:
+    (project / "base.yaml").write_text(BASE_MODEL.replace("format: onnx", f"format: {wrong}"))
+    assert problems(project, FORMATS) == [
+        f"base.yaml:7:20: spec.source.format: no builder reads the format {wrong!r} ({suggestion})"
+    ]
+    assert len(load_project(project).models) == 1, "without builders nothing can be said of it"
+
+
+def test_a_directory_is_refused_for_a_format_that_is_a_file(project: Path) -> None:
+    (project / "data/model.onnx").unlink()
+    (project / "data/model.onnx").mkdir()
+    (line,) = problems(project, FORMATS)
+    assert line.startswith("base.yaml:7:32: spec.source.path: data/model.onnx is a directory, and ")
+    (project / "base.yaml").write_text(BASE_MODEL.replace("format: onnx", "format: tensorflow"))
+    assert len(load_project(project, FORMATS).models) == 1
 
 
 def test_a_symbolic_link_does_not_lead_out_of_the_project(project: Path, tmp_path: Path) -> None:
