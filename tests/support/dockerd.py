@@ -39,6 +39,7 @@ class Dockerd:
         self._socket = self._directory / "docker.sock"
         self._log = self._directory / "dockerd.log"
         daemon = ["dockerd", "--storage-driver=vfs", "--iptables=false", "--bridge=none"]
+        daemon += ["--ip-forward=false"]
         daemon += [f"--data-root={self._directory}/data", "--exec-root=/run/docker"]
         daemon += ["-H", f"unix://{self._socket}", "--group=0", "--pidfile=/run/docker.pid"]
         with self._log.open("wb") as log:
