@@ -14,7 +14,13 @@ import elementwise  # noqa: F401 - registers its operators, as do the next three
 import recurrent  # noqa: F401
 import shaping  # noqa: F401
 import spatial  # noqa: F401
-from edgectl.build.kit.onnxfile import check_signature, graph_inputs, set_shapes
+from edgectl.build.kit.onnxfile import (
+    check_operators,
+    check_signature,
+    graph_inputs,
+    load,
+    set_shapes,
+)
 from edgectl.build.kit.tfmodel import Network
 from edgectl.build.kit.wording import first_line, listed
 from edgectl.build.protocol import RefusalError
@@ -48,9 +54,11 @@ def network_of(
     path: Path, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
 ) -> Network:
     """An ONNX file as a TensorFlow function with the batch that `static` gives the inputs."""
-    model = onnx.load_model(path)
+    model = load(path)
+    check_operators(model)
+    fixed = static(inputs)
     check_signature(model, inputs, outputs)
-    model = _folded(model, static(inputs))
+    model = _folded(model, fixed)
     # In the graph's order; the manifest's is the caller's.
     given = [value.name for value in graph_inputs(model.graph)]
     results = [value.name for value in model.graph.output]

@@ -11,7 +11,7 @@ import onnx
 import onnx.inliner
 from onnx import numpy_helper
 
-from edgectl.build.kit.onnxfile import graphs_of, opset_of, tensors_of
+from edgectl.build.kit.onnxfile import check_operators, opset_of, tensors_of
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError
 from external import does_not_load, read_source
@@ -115,34 +115,6 @@ def check_tensor_sizes(model: onnx.ModelProto) -> None:
                 node=(node.name or node.op_type) if node else value.name,
                 hint="is the shape right? use smaller inputs or a smaller batch",
             )
-
-
-def check_operators(model: onnx.ModelProto) -> None:
-    """Refuse operators that the ONNX standard does not define at the model's opset."""
-    opsets = {entry.domain or "": entry.version for entry in model.opset_import}
-    for graph in graphs_of(model.graph):
-        for index, node in enumerate(graph.node):
-            domain = "" if node.domain == "ai.onnx" else node.domain
-            where = node.name or f"{node.op_type} number {index}"
-            if domain not in opsets:
-                raise RefusalError(
-                    "unknown-domain",
-                    f"operator {domain}.{node.op_type} is of a domain the model does not import",
-                    node=where,
-                    hint="export the model again with the standard ONNX operators",
-                )
-            try:
-                schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
-            except onnx.defs.SchemaError:
-                schema = None
-            if schema is None or schema.deprecated:
-                raise RefusalError(
-                    "unsupported-operator",
-                    f"operator {domain or 'ai.onnx'}.{node.op_type} does not exist in opset "
-                    f"{opsets[domain]}",
-                    node=where,
-                    hint="replace the operator, or export again with the standard ONNX operators",
-                )
 
 
 def check_weights(model: onnx.ModelProto) -> None:

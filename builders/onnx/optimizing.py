@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
-from edgectl.build.kit.onnxfile import finish, save
+from edgectl.build.kit.onnxfile import check_operators, finish, load, save
 from edgectl.build.protocol import Done, RefusalError, Task, report
 from half import to_half
 from opsets import fit
@@ -17,7 +15,11 @@ from runtime import open_session, session_options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import onnx
+
 MODEL = Path("model.onnx")
+AS_IMPORTED = ("fp32", "source")
+"""Precisions that a model has when it was imported."""
 
 
 def optimize(task: Task) -> Done:
@@ -31,7 +33,7 @@ def optimize(task: Task) -> Done:
         "fp16": to_half,
         "int8": to_dynamic if task.params.get("scheme") == "dynamic" else to_static,
     }
-    if precision != "fp32" and precision not in ways:
+    if precision not in {*ways, *AS_IMPORTED}:
         raise RefusalError(
             "unsupported-precision",
             f"this builder makes int8, fp16 and fp32, not {precision}",
@@ -43,15 +45,16 @@ def optimize(task: Task) -> Done:
             "ONNX Runtime has no palettised or sparse weights",
             hint="leave out optimize.compression, which Core ML reads, or set precision int8",
         )
-    source = onnx.load_model(task.inputs["model"])
+    source = load(task.inputs["model"])
+    check_operators(source)
     ours = task.params.get("engine", "onnxruntime") == "onnxruntime"
     requirement = task.params.get("engineVersion") if ours else None
     model = fit(source, requirement) if requirement else source
-    if precision == "fp32" and model is source:
+    if precision in AS_IMPORTED and model is source:
         MODEL.write_bytes(task.inputs["model"].read_bytes())
-        return Done({"model": MODEL.name}, {"precision": "fp32"})
+        return Done({"model": MODEL.name}, {"precision": precision})
     facts: dict[str, Any] = {}
-    if precision != "fp32":
+    if precision in ways:
         model, facts = ways[precision](model, task)
         model = fit(model, requirement) if requirement else model
     finish(model, task.model)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from checking import OLDEST, check_boundary, check_operators, check_precision
+from edgectl.build.kit.onnxfile import check_signature
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import Done, RefusalError, Task, report
 from edgectl.engine.recipe import RECIPE_FILE, Batch, Dla, Recipe
@@ -30,7 +31,8 @@ def compile_model(task: Task) -> Done:
     """Check that TensorRT reads a model, and write it with its recipe.
 
     Roles: `model`, the ONNX file that the onnx builder optimised, or a directory with it. Params:
-    `precision`, `engineVersion`, `device` (`GPU`, `DLA:0`), `workspace` (bytes).
+    `inputs` and `outputs` as declared, `precision`, `engineVersion`, `device` (`GPU`, `DLA:0`),
+    `workspace` (bytes).
     """
     report(0.1, "loading")
     source = task.inputs["model"]
@@ -40,6 +42,7 @@ def compile_model(task: Task) -> Done:
     least = least_version(str(task.params.get("engineVersion") or OLDEST))
     minimum = check_operators(model, least)
     is_open = check_boundary(model)
+    check_signature(model, task.params["inputs"], task.params["outputs"])
     check_precision(model, str(task.params["precision"]))
     recipe = make_recipe(task.params, minimum, is_open=is_open)
     output = Path(OUTPUT)

@@ -18,15 +18,18 @@ from reading import model_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PRECISIONS = ("int8", "source")
+
 
 def compile_model(task: Task) -> Done:
     """Check a full-integer .tflite file against the interpreter and the target, and emit a project.
 
-    Role: `model`. Params: `inputs` and `outputs` as declared, `limits` in bytes (`arena`,
-    `modelSize`, `storage`, each optional). The output is a directory: `model.tflite` as it came,
-    its sources in `src/`, and skeletons for Arduino, ESP-IDF and Zephyr.
+    Role: `model`. Params: `precision`, `inputs` and `outputs` as declared, `limits` in bytes
+    (`arena`, `modelSize`, `storage`, each optional). The output is a directory: `model.tflite` as
+    it came, its sources in `src/`, and skeletons for Arduino, ESP-IDF and Zephyr.
     """
     report(0.1, "reading")
+    check_precision(str(task.params["precision"]))
     content, model = model_bytes(task)
     check_model(model, task.model)
     report(0.3, "measuring the arena")
@@ -51,6 +54,16 @@ def compile_model(task: Task) -> Done:
             "limits": _limited(task.params.get("limits") or {}),
         },
     )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse to call another precision what is full-integer, whatever it was made as."""
+    if precision not in PRECISIONS:
+        raise RefusalError(
+            "unsupported-precision",
+            f"a microcontroller gets int8, or a .tflite file of int8 as it came, not {precision}",
+            hint="set optimize.precision of the Model to int8, or precisions of the Target",
+        )
 
 
 def check_limits(

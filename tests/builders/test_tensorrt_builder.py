@@ -31,10 +31,36 @@ QUANTIZED = {
     "perChannel": True, "reduceRange": False, "method": "minmax",
 }  # fmt: skip
 
+_DATATYPES = {TensorProto.FLOAT16: "FP16", TensorProto.DOUBLE: "FP64", TensorProto.INT64: "INT64"}
+
 
 def compiled(build: Build, model: onnx.ModelProto, tmp_path: Path, **params: Any) -> Result:
     path = save(model, tmp_path / "optimised.onnx")
-    return build("tensorrt", "compile", {"model": path}, TARGET | params)
+    return build("tensorrt", "compile", {"model": path}, TARGET | declared(model) | params)
+
+
+def declared(model: onnx.ModelProto) -> dict[str, Any]:
+    """What a manifest that says what is in the file declares."""
+
+    def specs(values: Any) -> list[dict[str, Any]]:
+        types = [(value.name, value.type.tensor_type) for value in values]
+        return [
+            {
+                "name": name,
+                "datatype": _DATATYPES.get(tensor.elem_type, "FP32"),
+                "shape": [size.dim_value or -1 for size in tensor.shape.dim],
+            }
+            for name, tensor in types
+        ]
+
+    return {"inputs": specs(model.graph.input), "outputs": specs(model.graph.output)}
+
+
+def test_a_model_that_the_manifest_does_not_declare_is_refused(
+    build: Build, tmp_path: Path
+) -> None:
+    other = {"outputs": [SIGNATURE["outputs"][0] | {"datatype": "FP16"}]}
+    assert "'y' is float32 [-1, 3] in the model" in refusal(build, dense(), tmp_path, **other)
 
 
 def recipe_of(result: Result) -> Recipe:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Tensors = Sequence[Mapping[str, Any]]
     """Tensors as a manifest declares them: `name`, `datatype` and `shape`."""
 
+MAX_FILE_BYTES = (2 << 30) - 1
+"""Protobuf's own limit for one message."""
 DATATYPES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
     "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
@@ -87,8 +89,28 @@ def finish(model: onnx.ModelProto, name: str) -> None:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write deterministic bytes."""
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    """Write deterministic bytes; refuses more than one ONNX file holds (`too-large`)."""
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except Exception as error:  # EncodeError has no typed base
+        raise RefusalError(
+            "too-large",
+            f"the model has more than the {MAX_FILE_BYTES} bytes that one ONNX file holds",
+            hint="split the model, or make its weights smaller before the import (float16)",
+        ) from error
+    path.write_bytes(data)
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read what another action wrote; refuses what is no readable ONNX file (`does-not-load`)."""
+    try:
+        return onnx.load_model(path)
+    except Exception as error:  # DecodeError has no typed base
+        raise RefusalError(
+            "does-not-load",
+            f"{path.name} is not a readable ONNX file: {first_line(error)}",
+            hint="is the file whole? export the model again, and run the same command again",
+        ) from error
 
 
 def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -193,6 +215,34 @@ def _check_tensor(spec: Mapping[str, Any], found: onnx.TypeProto.Tensor, what: s
             hint=f"correct spec.{what} of the Model; -1 is a free dimension, which the model must "
             "be exported with",
         )
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Refuse operators that the ONNX standard does not define at the model's opset."""
+    opsets = {entry.domain or "": entry.version for entry in model.opset_import}
+    for graph in graphs_of(model.graph):
+        for index, node in enumerate(graph.node):
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            where = node.name or f"{node.op_type} number {index}"
+            if domain not in opsets:
+                raise RefusalError(
+                    "unknown-domain",
+                    f"operator {domain}.{node.op_type} is of a domain the model does not import",
+                    node=where,
+                    hint="export the model again with the standard ONNX operators",
+                )
+            try:
+                schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
+            except onnx.defs.SchemaError:
+                schema = None
+            if schema is None or schema.deprecated:
+                raise RefusalError(
+                    "unsupported-operator",
+                    f"operator {domain or 'ai.onnx'}.{node.op_type} does not exist in opset "
+                    f"{opsets[domain]}",
+                    node=where,
+                    hint="replace the operator, or export again with the standard ONNX operators",
+                )
 
 
 def run(path: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
