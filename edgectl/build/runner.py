@@ -98,7 +98,9 @@ def run(
             hint="this is a fault of the builder or of its environment, not of the manifest: "
             "report it with the model that shows it",
         )
-    return _read_result(builder, request)
+    result = _read_result(builder, request)
+    notify(Progress(1.0, "done"))
+    return result
 
 
 def _write_request(scratch: Path, request: Request) -> Path:
