@@ -62,6 +62,7 @@ lock: .venv/.bootstrap ## Lock again; UPGRADE=1 takes the newest versions
 	@$(LOCK) --all-extras pyproject.toml -o requirements/dev.txt
 	@$(LOCK) --extra build --extra device -c requirements/dev.txt pyproject.toml -o requirements/demo.txt
 	@$(LOCK) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
+	@$(LOCK) -c requirements/dev.txt requirements/arm64.in -o requirements/arm64.txt
 	@for builder in builders/*/; do (cd $$builder && $(LOCK) requirements.in -o requirements.lock) || exit; done
 
 clean: ## Remove everything that make made

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Install the servers and clients that the tests talk to, where they are missing:
-# Debian's curl, docker-registry, skopeo and docker.io. Does nothing when all are there.
+# Install the servers, clients and the emulator that the tests need, where they are missing: Debian's
+# curl, docker-registry, skopeo, docker.io, mmdebstrap and qemu-user-static. Does nothing when all
+# are there.
 set -eu
 
 missing=''
@@ -8,6 +9,8 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v docker-registry >/dev/null || missing="$missing docker-registry"
 command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v docker >/dev/null && command -v dockerd >/dev/null || missing="$missing docker.io"
+command -v mmdebstrap >/dev/null || missing="$missing mmdebstrap"
+command -v qemu-aarch64-static >/dev/null || missing="$missing qemu-user-static"
 [ -n "$missing" ] || exit 0
 
 fail() {
@@ -17,7 +20,7 @@ fail() {
 }
 
 command -v apt-get >/dev/null ||
-    fail 'this system has no apt-get: install docker-registry, skopeo and dockerd its own way'
+    fail 'this system has no apt-get: install docker-registry, skopeo, dockerd, mmdebstrap and qemu its own way'
 
 if [ "$(id -u)" = 0 ]; then
     as_root=''

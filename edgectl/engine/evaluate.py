@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgectl.engine.signature import TensorSpec
 
 DEFAULT_RUNS = 100
-ENGINE_PARAMS = ("providers", "device", "workspace", "optimizations")
+ENGINE_PARAMS = ("providers", "device", "workspace", "optimizations", "architecture")
 """Params that an engine reads, as a signature's `engine` has them."""
 _BATCH = 32
 
@@ -52,8 +52,9 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
     `edgectl.engine.tasks`, `outputs` declares the outputs (the first is scored; `transforms` and
     `labels` are optional); optional are `engine` (onnxruntime), `providers`, `device`, `threads`
     (1), `runs` (100), `latency` (False: do not measure), `power` (watts, for an estimate of energy
-    where it cannot be read), `metrics` (name to function, see `edgectl.engine.scoring.own_metric`)
-    and `goldenTolerance` (`absolute`, `relative`, `top1`).
+    where it cannot be read), `architecture` (OCI's name of the device's, whose arithmetic is to be
+    used), `metrics` (name to function, see `edgectl.engine.scoring.own_metric`) and
+    `goldenTolerance` (`absolute`, `relative`, `top1`).
 
     The result is `{"metrics": {…}, "samples": rows, "sizeBytes": …, "host": {…}}` and, where there
     is golden data, `"golden": {"problems": [sentence, …]}` and the metric `cosine`: deterministic

@@ -86,7 +86,7 @@ def load(path: Path, *, options: EngineOptions, threads: int) -> OnnxRuntimeSess
     try:
         session = ort.InferenceSession(
             str(path),
-            _options(threads, str(options.extra.get("optimizations", "all"))),
+            _options(threads, options.extra),
             providers=[(name, provider_options(name, options)) for name in chosen],
             enable_fallback=False,  # It prints, and then answers from another provider unasked.
         )
@@ -137,7 +137,7 @@ def provider_options(provider: str, options: EngineOptions) -> dict[str, str]:
     return said
 
 
-def _options(threads: int, optimizations: str = "all") -> ort.SessionOptions:
+def _options(threads: int, extra: Mapping[str, Any]) -> ort.SessionOptions:
     """Options for a small device.
 
     Measured with a 16.8 MB MobileNet-shaped fp32 model at 224x224 (x86-64, one thread, glibc; the
@@ -148,6 +148,7 @@ def _options(threads: int, optimizations: str = "all") -> ort.SessionOptions:
     go. `tests/bench/engine_memory.py` measures anew.
     """
     options = ort.SessionOptions()
+    optimizations = str(extra.get("optimizations", "all"))
     try:
         options.graph_optimization_level = _LEVELS[optimizations]
     except KeyError:
@@ -160,6 +161,9 @@ def _options(threads: int, optimizations: str = "all") -> ort.SessionOptions:
     options.enable_mem_pattern = False
     # Threads that wait for work would otherwise burn a core: heat and battery on a device.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if extra.get("architecture", "amd64") != "amd64":
+        # An x86 without VNNI sums products of bytes in 16 bits, which saturate; an Arm's do not.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # Every error is raised as an exception; ORT would also write it to stderr.
     options.log_severity_level = _FATAL_ONLY
     return options

@@ -24,7 +24,8 @@ class EngineOptions:
     cache: Path | None = None
     """Directory for what the engine compiles on this machine; None for no cache."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What else the signature says of the engine, such as `workspace` in bytes."""
+    """What else the signature says of the engine, such as `workspace` in bytes; in an evaluation
+    also `architecture`, that of the device whose answers are wanted."""
 
     @classmethod
     def from_json(cls, engine: Mapping[str, Any], cache: Path | None = None) -> Self:
