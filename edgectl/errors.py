@@ -56,10 +56,27 @@ class SourceError(EdgectlError):
 
 
 class ModelError(EdgectlError):
-    """A builder refused the model: it does not load, or has an unsupported operator or shape."""
+    """A builder refused the model: it does not load, or has an unsupported operator or shape.
+
+    `fault` is what is wrong with it, whichever `builder` found out; `node` is where, if anywhere.
+    """
 
     code = "model-refused"
     exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        fault: str = "",
+        builder: str | None = None,
+        node: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.fault = fault or message
+        self.builder = builder
+        self.node = node
 
 
 class GateError(EdgectlError):

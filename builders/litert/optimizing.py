@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import converting
 import flatbuffer
 import quantizing
-from edgectl.build.kit import agreement, onnxfile
+from edgectl.build.kit import agreement, evaluating, onnxfile
 from edgectl.build.kit.data import calibration, chosen_method, real_inputs
 from edgectl.build.kit.tfmodel import open_model
 from edgectl.build.protocol import Done, RefusalError, Task, report
@@ -56,6 +56,7 @@ def optimize(task: Task) -> Done:
     taken = task.params.get("format") if "source" in task.inputs else "onnx"
     facts: dict[str, Any] = {"precision": params["precision"]}
     if taken == "tflite":
+        _load(task.inputs["source"]).close()
         data = task.inputs["source"].read_bytes()
         inputs, outputs = flatbuffer.ordered(data, params["inputs"], params["outputs"])
         data = flatbuffer.finish(data, inputs, outputs)
@@ -113,23 +114,18 @@ def _converted(task: Task, params: Mapping[str, Any]) -> tuple[bytes, dict[str, 
 
 def _run(data: bytes, samples: Samples) -> dict[str, np.ndarray]:
     Path(MODEL_FILE).write_bytes(data)
-    session = _load()
+    session = _load(Path(MODEL_FILE))
     try:
         return session.run(samples.arrays)
     finally:
         session.close()
 
 
-def _load() -> Any:
+def _load(path: Path) -> Any:
     try:
-        return load(Path(MODEL_FILE), options=EngineOptions(), threads=1)
+        return load(path, options=EngineOptions(), threads=1)
     except EngineError as error:
-        raise RefusalError(
-            "engine-refuses",
-            str(error),
-            node=getattr(error, "node", None),
-            hint="replace the operator it names, or convert the model with TFLite built-ins only",
-        ) from error
+        raise evaluating.refusal(error) from error
 
 
 def _at_precision(
@@ -176,7 +172,7 @@ def _passed_through(data: bytes, params: Mapping[str, Any], facts: dict[str, Any
 def _done(data: bytes, facts: Mapping[str, Any]) -> Done:
     report(0.9, "checking that it loads")
     Path(MODEL_FILE).write_bytes(data)
-    _load().close()
+    _load(Path(MODEL_FILE)).close()
     placed = flatbuffer.operators(data)
     if any(each.name == "QUANTIZE" or each.quantised_input for each in placed):
         facts = {**facts, "floatOperators": sorted(set(quantizing.left_in_float(data).values()))}

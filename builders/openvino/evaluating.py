@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import openvino as ov
 
+import ir
 from edgectl.build.kit import evaluating
 
 if TYPE_CHECKING:
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(task: Task) -> Done:
-    """Measure a model by OpenVINO; see `edgectl.build.kit.evaluating`.
+    """Measure a model by OpenVINO; see `edgectl.build.kit.evaluating`. What comes as an IR is
+    evaluated as it came, so the file is checked here too before OpenVINO reads it.
 
     For a GPU or NPU that this machine lacks the metrics are those of the CPU, which runs the same
     file, and nothing is timed: the report names the CPU as the device (`host.providers`).
     """
+    ir.check(*ir.find_files(task.inputs["model"]))
     device = str(task.params.get("device") or "CPU")
     here = {name.partition(".")[0] for name in ov.Core().available_devices}
     wanted = {name.partition(".")[0] for name in device.removeprefix("AUTO:").split(",")}

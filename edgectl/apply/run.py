@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ from edgectl.apply.release import publish_release, require_signed
 from edgectl.apply.schedule import State, run_steps
 from edgectl.build.card import require_renderer
 from edgectl.engine.host import host_architecture
-from edgectl.errors import EdgectlError
-from edgectl.plan.compare import Action
+from edgectl.errors import EdgectlError, ModelError
+from edgectl.plan.compare import Action, steps_of
 from edgectl.plan.step import StepKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from edgectl.apply.schedule import Outcome
     from edgectl.apply.workspace import Workspace
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One step that failed."""
+    """One step that failed, or several of a model that met the same fault."""
 
-    title: str
+    step: Step
     error: EdgectlError
+    also: tuple[Step, ...] = ()
+    """Later steps of the model that the same fault stopped: it is told once."""
 
 
 @dataclass(slots=True)
@@ -112,9 +114,7 @@ class Applier:
                 cancel=cancel,
                 on_outcome=lambda outcome: self._tell(outcome, executor),
             )
-        for outcome in outcomes.values():
-            if outcome.error is not None:
-                report.failures.append(Failure(outcome.step.title, outcome.error))
+        report.failures = self._failures(outcomes)
         report.measured = measurements(outcomes)
         report.cached = len(executor.hits)
         done = sum(outcome.state is State.DONE for outcome in outcomes.values())
@@ -122,6 +122,20 @@ class Applier:
         for fleet in self._plan.fleets:
             self._release(fleet, outcomes, report)
         return report
+
+    def _failures(self, outcomes: Mapping[str, Outcome]) -> list[Failure]:
+        """In the plan's order, so that the first, whose exit code counts, is always the same."""
+        found: dict[Hashable, Failure] = {}
+        for step in steps_of(self._plan):
+            error = outcomes[step.key].error if step.key in outcomes else None
+            if error is None:
+                continue
+            fault = (step.model, error.fault) if isinstance(error, ModelError) else step.key
+            known = found.get(fault)
+            found[fault] = (
+                replace(known, also=(*known.also, step)) if known else Failure(step, error)
+            )
+        return list(found.values())
 
     def _release(
         self, change: FleetChange, outcomes: Mapping[str, Outcome], report: Report
@@ -140,7 +154,7 @@ class Applier:
         try:
             release = self._publish(change, outcomes)
         except EdgectlError as error:
-            report.failures.append(Failure(change.step.title, error))
+            report.failures.append(Failure(change.step, error))
             self._events.on_end(change.step, State.FAILED)
             return
         self._events.on_end(change.step, State.DONE)

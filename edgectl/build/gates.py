@@ -137,8 +137,8 @@ def require(variant: str, found: tuple[Refusal, ...]) -> None:
     hints = []
     if any(isinstance(refusal, Violation) for refusal in found):
         hints.append(
-            "train or quantise it better, or change spec.gates of the Model or "
-            "spec.constraints of the Target if the bound is wrong"
+            "train or quantise it better, or change spec.gates of the Model, or spec.constraints "
+            "or spec.profile of the Target if the bound is wrong"
         )
     if any(isinstance(refusal, GoldenProblem) for refusal in found):
         hints.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +77,16 @@ def run(
     (`edgectl.build.process`) once `cancel` is set. No process survives the call.
     """
     notify = on_progress or _ignore
-    python = toolchain.prepare(
-        builder, cache=cache, on_line=lambda line: notify(Progress(0.0, line)), cancel=cancel
-    )
+    try:
+        python = toolchain.prepare(
+            builder, cache=cache, on_line=lambda line: notify(Progress(0.0, line)), cancel=cancel
+        )
+    except ToolchainError as error:
+        raise ToolchainError(
+            f"model {request.model!r}: builder {builder.name!r} cannot {request.action} it: "
+            f"{error.message}",
+            hint=error.hint,
+        ) from error
     request.output.mkdir(parents=True, exist_ok=True)
     if any(request.output.iterdir()):
         raise ToolchainError(f"the output directory {request.output} is not empty")
@@ -185,12 +193,17 @@ def _read_result(builder: Builder, request: Request) -> Result:
 
 
 def _refusal(builder: Builder, request: Request, value: Mapping[str, Any]) -> ModelError:
-    node = value.get("node")
-    where = f" (at {node})" if node else ""
+    node = None if value.get("node") is None else str(value["node"])
+    fault = str(value["message"]).removeprefix(f"{request.model}: ")
+    if node and not re.search(rf"(?<![\w.]){re.escape(node)}(?![\w.])", fault):
+        fault += f" (at {node})"
     return ModelError(
         f"model {request.model!r}: builder {builder.name!r} refuses to {request.action} it: "
-        f"{value['message']}{where}",
+        f"{fault}",
         hint=str(value["hint"]),
+        fault=fault,
+        builder=builder.name,
+        node=node,
     )
 
 

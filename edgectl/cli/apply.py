@@ -17,6 +17,7 @@ from edgectl.cli.options import (
 )
 from edgectl.cli.release_output import models_text
 from edgectl.engine.tasks import main_metric
+from edgectl.errors import ModelError
 from edgectl.quantity import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.apply.measured import Measurement
-    from edgectl.apply.run import Report
+    from edgectl.apply.run import Failure, Report
     from edgectl.oci.access import Access
     from edgectl.plan.compare import Selection
 
@@ -155,16 +156,24 @@ def _report_json(plan: dict[str, Any], report: Report | None) -> dict[str, Any]:
             for each in report.measured
         ],
         "releases": [json.loads(release.to_bytes()) for release in report.releases],
-        "failures": [
-            {
-                "step": failure.title,
-                "code": failure.error.code,
-                "message": failure.error.message,
-                "hint": failure.error.hint,
-            }
-            for failure in report.failures
-        ],
+        "failures": [_failure_json(failure) for failure in report.failures],
         "withheld": dict(report.withheld),
         "ran": report.ran,
         "cached": report.cached,
+    }
+
+
+def _failure_json(failure: Failure) -> dict[str, Any]:
+    step, error = failure.step, failure.error
+    return {
+        "step": step.title,
+        "also": [each.title for each in failure.also],
+        "kind": step.kind,
+        "model": ":".join(step.model) if step.model else None,
+        "target": step.target,
+        "builder": step.builder and step.builder.name,
+        "node": error.node if isinstance(error, ModelError) else None,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
     }

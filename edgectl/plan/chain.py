@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.signature import ModelSignature
-from edgectl.manifest.model import AS_IT_IS
 from edgectl.plan.backends import REFERENCE_ENGINE, Route, reference, route
 from edgectl.plan.fingerprint import model_inputs
 from edgectl.plan.step import Step, StepKind, make_step
@@ -167,21 +166,20 @@ def _built(
         **model.calibration_params,
     }
     shared: dict[str, Any] = {"model": model.key, "target": target.name}
-    as_imported = steps and variant.precision in {"fp32", AS_IT_IS}
-    if not (as_imported and REFERENCE_ENGINE in way.maker.engines):
-        source = {"source": model.source} if way.importer is None else {}
-        steps.append(
-            make_step(
-                StepKind.OPTIMIZE,
-                f"optimize {name} ({variant.precision})",
-                model.repository,
-                builder=way.maker,
-                params=params,
-                files={**source, **_data(calibration=model.calibration)},
-                uses={"model": steps[-1]} if steps else {},
-                **shared,
-            )
+    # Whatever the precision: the backend knows what the target's version of the engine reads.
+    source = {"source": model.source} if way.importer is None else {}
+    steps.append(
+        make_step(
+            StepKind.OPTIMIZE,
+            f"optimize {name} ({variant.precision})",
+            model.repository,
+            builder=way.maker,
+            params=params,
+            files={**source, **_data(calibration=model.calibration)},
+            uses={"model": steps[-1]} if steps else {},
+            **shared,
         )
+    )
     if way.compiler is not None:
         steps.append(
             make_step(

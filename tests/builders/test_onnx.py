@@ -182,7 +182,7 @@ def optimize_refusal(
         ({"x": np.ones((0, 4), np.float32)}, "{'x': 0} samples"),
         ({"x": np.full((8, 4), np.nan, np.float32)}, "NaN"),
         ({"x": None, "image": np.ones(3)}, "no array 'x'; it has 'image'"),
-        ({"x": np.array([object()])}, "not a readable npz"),
+        ({"x": np.array([object()])}, "not a usable .npz file"),
     ],
     ids=["shape", "dtype", "rank", "empty", "nan", "name", "pickle"],
 )
@@ -195,7 +195,9 @@ def test_calibration_data_that_do_not_fit_are_refused(
 
 def test_a_file_that_is_no_npz_is_refused(build: Build, tmp_path: Path) -> None:
     (tmp_path / "c.npz").write_bytes(b"PK not a zip")
-    assert "not a readable npz" in optimize_refusal(build, dense(), tmp_path / "c.npz", tmp_path)
+    assert "not a usable .npz file" in optimize_refusal(
+        build, dense(), tmp_path / "c.npz", tmp_path
+    )
 
 
 def test_int8_without_calibration_data_is_refused(build: Build, tmp_path: Path) -> None:

@@ -61,5 +61,6 @@ def _changed(output: str, how: str) -> RefusalError:
         "outputs-changed",
         f"on the same inputs, output {output!r} {how}",
         node=output,
-        hint="export the model again; one of its operators is not translated faithfully",
+        hint="export the model again, for inference: one of its operators computes at random, or "
+        "is not translated faithfully",
     )

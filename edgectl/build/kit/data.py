@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgectl.build.kit import ranges
 from edgectl.build.kit.wording import listed
 from edgectl.build.protocol import RefusalError, Task
 from edgectl.engine import npz
@@ -58,7 +59,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     except InputError as error:
         raise RefusalError(
             "data-unreadable",
-            f"{path.name} is not a readable npz: {error}",
+            str(error).replace(str(path), path.name),
             hint="write it with numpy.savez, plain numeric arrays only",
         ) from error
 
@@ -67,11 +68,13 @@ def real_inputs(task: Task, most: int = MAX_SAMPLES) -> Samples:
     """The first rows of the evaluation data, else of the calibration data, else seeded noise.
 
     Every array has the datatype and shape that `params["inputs"]` declares; refuses data that has
-    not (`input-missing`, `data-shape`). A fixed batch size keeps whole batches only.
+    not (`input-missing`, `data-shape`), and as `check_ranges` does. A fixed batch size keeps whole
+    batches only.
     """
     specs = task.params["inputs"]
     for role in ("evaluation", "calibration"):
         if role in task.inputs:
+            check_ranges(task)
             path = task.inputs[role]
             arrays = _fitting(read_npz(path), specs, path.name)
             batch = fixed_batch(specs)
@@ -121,6 +124,15 @@ def chosen_method(params: Mapping[str, Any], known: Sequence[str]) -> tuple[str,
     method = asked if asked in known else known[0]
     facts = {"method": method} if method == asked else {"method": method, "asked": asked}
     return method, {"calibration": facts}
+
+
+def check_ranges(task: Task) -> None:
+    """Refuse calibration data whose values are not where those of the evaluation data are
+    (`calibration-range`); see `edgectl.build.kit.ranges`. Nothing without both of them."""
+    if {"calibration", "evaluation"} <= task.inputs.keys():
+        data, real = (read_npz(task.inputs[role]) for role in ("calibration", "evaluation"))
+        names = [spec["name"] for spec in task.params["inputs"]]
+        ranges.check(data, real, names, task.inputs["calibration"].name)
 
 
 def fixed_batch(specs: list[dict[str, Any]]) -> int:

@@ -391,3 +391,20 @@ def test_dying_after_every_single_write_it_ends_in_the_digests_of_one_run(
         assert ours is not None
         assert ours == theirs
         verify_tree(small.repository(name), ours, small.workspace().public_keys())
+
+
+def test_a_fault_that_several_steps_meet_is_told_once_and_first_in_the_plans_order(
+    toy: ToyProject,
+) -> None:
+    toy.model(says={"refuse": "optimize"})
+    toy.model("barcodes", says={"refuse": "import"})
+    toy.fleet("digits", "barcodes")
+    report = toy.apply()
+    titles = [failure.step.title for failure in report.failures]
+    assert titles == ["import barcodes:1.0.0", "optimize digits:1.0.0 for intel-nuc (int8)"]
+    assert [each.title for each in report.failures[1].also] == [
+        "optimize digits:1.0.0 for raspberry-pi-5 (int8)"
+    ]
+    with pytest.raises(ModelError) as caught:
+        report.raise_failure()
+    assert (caught.value.builder, caught.value.fault) == ("toy", "it says so")

@@ -167,10 +167,12 @@ def test_two_targets_with_the_same_quantisation_share_one_optimize_step() -> Non
     assert [step.kind for step in steps].count(StepKind.PACKAGE) == 2
 
 
-def test_fp32_needs_no_optimize_step() -> None:
-    variant = replace(model().variants[0], precision="fp32")
-    kinds = [step.kind for step in model_steps(model(variants=(variant,)), desired()).steps]
-    assert StepKind.OPTIMIZE not in kinds
+@pytest.mark.parametrize("precision", ["fp32", "source", "int8"])
+def test_every_variant_is_held_against_its_engines_version(precision: str) -> None:
+    variant = replace(model().variants[0], precision=precision)
+    steps = model_steps(model(variants=(variant,)), desired()).steps
+    (optimize,) = [step for step in steps if step.kind is StepKind.OPTIMIZE]
+    assert optimize.params["engineVersion"] == variant.target.engine_version
 
 
 def test_a_new_version_updates_the_first_ring_of_the_release() -> None:

@@ -1,4 +1,8 @@
-"""Whether calibration data is of the range that the model will see."""
+"""Whether calibration data is of the range that the model will see. Needs numpy.
+
+A model that is calibrated on other pre-processing than it is served with loses its accuracy without
+an error.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgectl.build.kit.data import read_npz
-from edgectl.build.protocol import RefusalError, Task
+from edgectl.build.protocol import RefusalError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
 MOST_RATIO = 16.0
@@ -18,19 +23,20 @@ _SHARES = (1.0, 99.0)
 _VALUES = 1 << 20
 
 
-def check_ranges(task: Task) -> None:
-    """Refuse calibration data whose values are not where those of the evaluation data are.
+def check(
+    data: Mapping[str, NDArray[Any]],
+    real: Mapping[str, NDArray[Any]],
+    names: Sequence[str],
+    file: str,
+) -> None:
+    """Hold calibration data, of `file`, against evaluation data, input by input.
 
-    Each is one npz; the range of an input is that from its 1st to its 99th percentile. A model
-    calibrated on other pre-processing than it is served with loses its accuracy without an error.
+    The range of an input is that from its 1st to its 99th percentile. Only floating point is
+    compared: whole numbers are indices or pixels, whose range says little.
     """
-    if not {"calibration", "evaluation"} <= task.inputs.keys():
-        return
-    data, real = (read_npz(task.inputs[role]) for role in ("calibration", "evaluation"))
-    for spec in task.params["inputs"]:
-        name = spec["name"]
+    for name in names:
         if name in data and name in real and data[name].dtype.kind == real[name].dtype.kind == "f":
-            _compare(name, task.inputs["calibration"].name, _range(data[name]), _range(real[name]))
+            _compare(name, file, _range(data[name]), _range(real[name]))
 
 
 def _range(values: NDArray[Any]) -> tuple[float, float]:
