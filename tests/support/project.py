@@ -34,15 +34,20 @@ class Project:
     """A copy of the reference project, driven by the command line alone."""
 
     def __init__(
-        self, root: Path, *, registry: str | None = None, options: tuple[str, ...] = ()
+        self,
+        root: Path,
+        *,
+        registry: str | None = None,
+        options: tuple[str, ...] = (),
+        recipes: bool = False,
     ) -> None:
-        """Make keys and release metadata; `options` are those that reach the registry."""
+        """Make keys and release metadata; `options` are those that reach the registry.
+
+        Without `recipes` only the shop floor is a fleet, and so only its two models are built.
+        """
         self.root = root
-        shutil.copytree(
-            REPOSITORY / "manifests",
-            root,
-            ignore=shutil.ignore_patterns("training", "samples", "recipes"),
-        )
+        left_out = ("training", "samples", *(() if recipes else ("recipes",)))
+        shutil.copytree(REPOSITORY / "manifests", root, ignore=shutil.ignore_patterns(*left_out))
         self.must("keys", "generate", "--output-key-prefix", "keys/cosign")
         if registry is not None:
             self.edit("edgectl.yaml", "registry: oci-layout:registry", f"registry: {registry}")
