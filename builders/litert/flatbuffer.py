@@ -9,6 +9,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgectl.build.kit.onnxfile import is_usable
 from edgectl.build.kit.tfmodel import pair
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError
@@ -245,6 +246,24 @@ def quantised_tensors(data: bytes) -> int:
     """How many tensors hold integers for real values, weights included."""
     model = read(data)
     return sum(is_quantised(t) for graph in model.subgraphs for t in graph.tensors or [])
+
+
+def check_weights(data: bytes) -> None:
+    """Refuse NaN and infinite weights (`weights-not-finite`): a training that diverged."""
+    model = read(data)
+    for graph in model.subgraphs:
+        for tensor in graph.tensors or []:
+            held = model.buffers[tensor.buffer].data
+            if held is None or tensor.type != schema.TensorType.FLOAT32:
+                continue
+            values = np.asarray(held, np.uint8).view(np.float32)
+            if not is_usable(values):
+                raise RefusalError(
+                    "weights-not-finite",
+                    "weights hold NaN or infinite values",
+                    node=_text(tensor.name),
+                    hint="the training diverged: train again and export a healthy checkpoint",
+                )
 
 
 def boundary(data: bytes) -> str:

@@ -66,6 +66,7 @@ def optimize(task: Task) -> Done:
         report(0.1, "converting")
         data, facts["agreement"] = _converted(task, params)
         inputs, outputs = params["inputs"], params["outputs"]
+    flatbuffer.check_weights(data)
     report(0.6, f"making {params['precision']}")
     result = _at_precision(task, data, params, inputs)
     if _is_calibrated(params):

@@ -6,13 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx.inliner
-from onnx import numpy_helper
 
-from edgectl.build.kit.onnxfile import check_operators, opset_of, tensors_of
-from edgectl.build.kit.wording import first_line
+from edgectl.build.kit.onnxfile import check_operators, check_weights, opset_of
 from edgectl.build.protocol import RefusalError
 from external import does_not_load, read_source
 
@@ -114,28 +111,4 @@ def check_tensor_sizes(model: onnx.ModelProto) -> None:
                 f"tensor {value.name!r} would be {size} bytes",
                 node=(node.name or node.op_type) if node else value.name,
                 hint="is the shape right? use smaller inputs or a smaller batch",
-            )
-
-
-def check_weights(model: onnx.ModelProto) -> None:
-    """Refuse NaN and infinite weights: a training that diverged."""
-    for tensor in tensors_of(model.graph):
-        try:
-            values = numpy_helper.to_array(tensor)
-        except Exception as error:
-            raise RefusalError(
-                "weights-broken",
-                f"a tensor of weights cannot be read: {first_line(error)}",
-                node=tensor.name,
-                hint="is the file whole? export the model again",
-            ) from error
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            # Masks use an infinite scalar on purpose; a whole tensor of weights does not.
-            if values.size == 1 and not np.isnan(values).any():
-                continue
-            raise RefusalError(
-                "weights-not-finite",
-                "weights hold NaN or infinite values",
-                node=tensor.name,
-                hint="the training diverged: train again and export a healthy checkpoint",
             )

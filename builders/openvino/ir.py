@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 
 from edgectl.build.kit.archive import check_tree
+from edgectl.build.kit.onnxfile import is_usable
 from edgectl.build.kit.wording import first_line, listed
 from edgectl.build.protocol import RefusalError
 from edgectl.engine.openvino import cause
@@ -163,8 +164,7 @@ class _Reader:
 def _check_weights(model: ov.Model) -> None:
     for node in constants(model):
         values = node.get_data() if node.get_element_type().is_real() else None
-        # Masks use an infinite scalar on purpose; a whole tensor of weights does not.
-        if values is None or values.size == 1 or np.isfinite(values.astype(np.float32)).all():
+        if values is None or is_usable(values.astype(np.float32)):
             continue
         raise RefusalError(
             "weights-not-finite",

@@ -65,6 +65,7 @@ def import_model(task: Task) -> Done:
     check_signature(estimator, feature, output)
     report(0.4, "converting")
     model = convert(estimator, feature, output)
+    onnxfile.check_weights(model)
     onnxfile.finish(model, task.model)
     onnxfile.save(model, Path("model.onnx"))
     report(0.8, "comparing with the estimator")

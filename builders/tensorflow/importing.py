@@ -48,6 +48,7 @@ def import_model(task: Task) -> Done:
     tflite = path.is_file() and path.open("rb").read(8)[4:] == _TFLITE
     model, run, facts = _from_tflite(task, path) if tflite else _from_tensorflow(task, path)
     _check_operators(model)
+    onnxfile.check_weights(model)
     onnxfile.set_shapes(model, task.params["inputs"], task.params["outputs"])
     onnxfile.check_signature(model, task.params["inputs"], task.params["outputs"])
     name_by_position(model)

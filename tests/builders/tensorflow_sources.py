@@ -61,6 +61,10 @@ def flex(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": tf.math.atan(x)}
 
 
+def ill(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"y": x * tf.constant([1.0, float("nan"), 1.0, 1.0])}
+
+
 def free(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": tf.reduce_sum(x, 1, keepdims=True)}
 
@@ -93,7 +97,7 @@ def main(folder: Path) -> None:
         tf.io.write_file(str(folder / "exploded"), "boom")
         return {"y": x * 2}
 
-    for function in (write, python, flex):
+    for function in (write, python, flex, ill):
         save(folder / function.__name__, ROWS, serving_default=function)
     save(folder / "free", [tf.TensorSpec([None, None], tf.float32, name="x")], serving_default=free)
     save(folder / "several", ROWS, one=double, two=flex)

@@ -269,6 +269,13 @@ def test_an_option_that_tflite_lacks_is_refused(
     assert said in refusal(build, inputs, SIGNATURES["cnn"], {"format": "tflite"}, change).message
 
 
+def test_weights_that_are_not_finite_are_refused(build: Build, sources: Path) -> None:
+    inputs = {"source": sources / "ill"}
+    error = refusal(build, inputs, PLAIN, {"format": "tensorflow"}, {"precision": "fp32"})
+    assert "NaN or infinite" in error.message
+    assert error.node
+
+
 def test_a_cut_file_is_refused(build: Build, sources: Path, tmp_path: Path) -> None:
     cut = tmp_path / "model.tflite"
     cut.write_bytes((sources / "cnn.tflite").read_bytes()[:1000])

@@ -128,6 +128,13 @@ def test_a_graph_that_contradicts_itself_is_refused(build: Build, tmp_path: Path
     assert "shape inference fails" in refusal(build, save(model, tmp_path / "m.onnx"))
 
 
+def test_a_mask_of_attention_is_infinite_on_purpose(build: Build, tmp_path: Path) -> None:
+    mask = np.triu(np.full((3, 3), -np.inf, np.float32), 1)
+    model = dense()
+    model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    imported(build, save(model, tmp_path / "m.onnx"))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(
     build: Build, tmp_path: Path, value: float

@@ -130,6 +130,14 @@ def test_an_unknown_type_is_named(build: Build, tmp_path: Path) -> None:
     assert "Homemade" in error.message
 
 
+def test_coefficients_that_are_not_finite_are_refused(build: Build, tmp_path: Path) -> None:
+    estimator = LogisticRegression().fit(ROWS, CLASSES)
+    estimator.coef_[1, 2] = np.nan
+    error = refusal(build, saved(estimator, tmp_path), tmp_path)
+    assert "NaN or infinite values, 1 of 12" in error.message
+    assert error.node == "LinearClassifier"
+
+
 def test_a_zip_that_is_no_skops_file_is_refused(build: Build, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.skops", "w") as archive:
         archive.writestr("hello", "world")

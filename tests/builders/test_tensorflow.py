@@ -107,6 +107,10 @@ def test_a_graph_that_acts_outside_is_refused_unloaded(
     assert not (sources / "exploded").exists()
 
 
+def test_weights_that_are_not_finite_are_refused(build: Build, sources: Path) -> None:
+    assert "NaN or infinite values, 1 of 4" in refusal(build, sources / "ill", PLAIN).message
+
+
 def test_a_lambda_layer_is_refused(build: Build, sources: Path) -> None:
     signature = {"inputs": [tensor("steps", [-1, 4])], "outputs": [tensor("y", [-1, 4])]}
     error = refusal(build, sources / "lambda.keras", signature)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from edgectl.build.kit.wording import first_line, listed
 from edgectl.build.protocol import RefusalError
@@ -49,6 +50,49 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
+
+
+def check_weights(model: onnx.ModelProto) -> None:
+    """Refuse NaN and infinite weights (`weights-not-finite`): a training that diverged.
+
+    Also NaN in those that are no tensors: coefficients and trees of ai.onnx.ml are lists of
+    numbers, in which a threshold may be infinite.
+    """
+    for tensor in tensors_of(model.graph):
+        try:
+            values = numpy_helper.to_array(tensor)
+        except Exception as error:
+            raise RefusalError(
+                "weights-broken",
+                f"a tensor of weights cannot be read: {first_line(error)}",
+                node=tensor.name,
+                hint="is the file whole? export the model again",
+            ) from error
+        if values.dtype.kind == "f" and not is_usable(values):
+            raise _not_finite(values, tensor.name)
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            for attribute in node.attribute:
+                numbers = np.array(attribute.floats)
+                if np.isnan(numbers).any():
+                    raise _not_finite(numbers, node.name or node.op_type)
+
+
+def is_usable(values: NDArray[Any]) -> bool:
+    """Whether constants are finite, or a bound or a mask: those are infinite on purpose, and have
+    nothing else but zeros; weights never look so."""
+    finite = np.isfinite(values)
+    return bool(finite.all() or not (np.isnan(values).any() or values[finite].any()))
+
+
+def _not_finite(values: NDArray[Any], where: str) -> RefusalError:
+    count = int((~np.isfinite(values)).sum())
+    return RefusalError(
+        "weights-not-finite",
+        f"weights hold NaN or infinite values, {count} of {values.size}",
+        node=where,
+        hint="the training diverged: train again and export a healthy checkpoint",
+    )
 
 
 def opset_of(model: onnx.ModelProto) -> int:
