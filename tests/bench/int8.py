@@ -26,6 +26,7 @@ from edgectl.engine.host import describe_host
 from edgectl.quantity import format_bytes, format_seconds
 from tests.bench._cnn import CLASSES, NAMES, SIZE
 from tests.bench._peak import Peak, multiply_adds, peak
+from tests.bench._quiet import Clock
 from tests.bench._race import Contender, Timing, race, ratio
 from tests.bench._variants import cpu_features, model_of
 from tests.support.project import REPOSITORY
@@ -66,12 +67,14 @@ _WANTED = (
 
 def main() -> None:
     """Print a table for each network."""
-    print(f"{describe_host()['cpu']}, one thread, batch 1, load {os.getloadavg()[0]:.1f}\n")
+    print(f"{describe_host()['cpu']}, one thread, batch 1\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _networks(folder)
         noise = np.random.default_rng(0).normal(size=(_ROWS, 3, SIZE, SIZE)).astype(np.float32)
         np.savez(folder / "noise.npz", pixels=noise)
+        made = {network: list(_contenders(network, folder)) for network in NAMES}
+        started = Clock.now()
         ceiling = peak(folder)
         if ceiling is not None:
             print(
@@ -79,13 +82,13 @@ def main() -> None:
                 f"fp32 and {ceiling.int8 / 1e9:.0f} billion in int8 at most: "
                 f"{ceiling.int8 / ceiling.fp32:.1f} times as often.\n"
             )
-        for network in NAMES:
-            contenders = list(_contenders(network, folder))
+        for network, contenders in made.items():
             timings, failed = race(contenders, least=_LEAST_RUNS, answers=True)
             for title, reason in failed.items():
                 print(f"{title} did not run: {reason}\n")
             work = multiply_adds(onnx.load_model(folder / network / "fp32" / "model.onnx"))
             print("\n".join(table(network, timings, work, ceiling)), end="\n\n", flush=True)
+    print(started.since())
 
 
 def table(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from edgectl.engine.npz import read_npz
 from edgectl.engine.scoring import Answers, score
 from edgectl.engine.tasks import main_metric
 from edgectl.quantity import format_bytes, format_seconds
+from tests.bench._quiet import Clock
 from tests.bench._race import Contender, Timing, race, ratio
 from tests.bench._sources import TOOLCHAINS
 from tests.bench._variants import ENGINES, Recipe, make, plan
@@ -38,12 +38,12 @@ _HEAD = ("size", "p50", "p99", "peak memory", "speed / source", "speed / ONNX Ru
 
 def main() -> None:
     """Print a table for each recipe, and what was not measured and why."""
-    started = time.monotonic()
-    print(f"{describe_host()['cpu']}, one thread, batch 1, load {os.getloadavg()[0]:.1f}\n")
+    print(f"{describe_host()['cpu']}, one thread, batch 1\n")
     refused: dict[str, Mapping[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         desired = plan(Path(folder) / "project")
         made = make(desired, Path(folder) / "work", at_once=os.cpu_count() or 1)
+        started = Clock.now()
         for recipe in made:
             timings, failed = race(contenders_of(recipe), answers=True)
             refused[recipe.model.name] = recipe.refused | failed
@@ -51,7 +51,7 @@ def main() -> None:
                 print("\n".join(table(recipe.model, timings)), end="\n\n", flush=True)
     print("Not in the tables:\n")
     print("\n".join(f"- {line}" for line in reasons(refused)))
-    print(f"\nAll of it took {format_seconds(time.monotonic() - started)}.")
+    print(f"\n{started.since()}")
 
 
 def contenders_of(recipe: Recipe) -> list[Contender]:
