@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -60,3 +61,12 @@ def made(torch_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     script.write_text(MAKER)
     subprocess.run([str(torch_python), "-W", "ignore", str(script)], cwd=folder, check=True)
     return folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary directories are made."""
+    directory = tmp_path / "scratch"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory

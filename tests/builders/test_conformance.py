@@ -5,9 +5,7 @@ The requests are those of a plan over a project with the shipped models and prof
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +20,8 @@ from edgectl.build import toolchain
 from edgectl.build.builder import find_builders
 from edgectl.build.evaluation import require_complete
 from edgectl.manifest.profiles import profile_files
-from edgectl.trust.keyfile import write_key_pair
-from edgectl.trust.keys import generate
 from tests.builders.models import dense, save
 from tests.support import conformance, tflite
-from tests.support.builders import MANIFESTS
 from tests.support.conformance import Chain
 
 if TYPE_CHECKING:
@@ -43,19 +38,6 @@ MODELS = {"coreml": "glyphs"}
 """What each engine is tried on: `digits`, ONNX, but where only PyTorch programs are converted."""
 ELSEWHERE = {"coreml", "tensorrt"}
 """Engines that are on the device alone."""
-_PROJECT = """\
-apiVersion: edgectl.dev/v1alpha1
-kind: Project
-metadata: {name: conformance}
-spec: {registry: "oci-layout:registry"}
-"""
-_FLEET = """\
----
-apiVersion: edgectl.dev/v1alpha1
-kind: Fleet
-metadata: {name: %s}
-spec: {targets: [%s], models: [{name: %s}], rings: [{name: stable}]}
-"""
 _ANSWER = """
 import json, sys
 from pathlib import Path
@@ -77,25 +59,10 @@ np.savez(answers, **arrays)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    models = ("digits", *sorted(set(MODELS.values())))
-    fleets = [(name, [e for e in BACKENDS if MODELS.get(e, "digits") == name]) for name in models]
-    (root / "edgectl.yaml").write_text(
-        _PROJECT
-        + "".join(
-            _FLEET % (name, ", ".join(TARGETS[engine] for engine in engines), name)
-            for name, engines in fleets
-        )
-    )
-    for part in ("keys", "models"):
-        (root / part).mkdir()
-    write_key_pair(root / "keys" / "cosign", generate(), b"conformance")
-    for name in models:
-        for path in (MANIFESTS / "models").glob(f"{name}[.-]*"):
-            if path.is_file() and "-coreml" not in path.name and "-openvino" not in path.name:
-                shutil.copy(path, root / "models")
-        shutil.copytree(MANIFESTS / "data" / name, root / "data" / name)
-    return root
+    wanted: dict[str, list[str]] = {}
+    for engine in BACKENDS:
+        wanted.setdefault(MODELS.get(engine, "digits"), []).append(TARGETS[engine])
+    return conformance.make_project(tmp_path_factory.mktemp("project"), wanted)
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +75,6 @@ def chain(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return chain
 
 
-@pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary directories are made."""
-    directory = tmp_path / "scratch"
-    directory.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(directory))
-    return directory
-
-
 def test_each_engine_has_a_backend_and_a_profile_that_it_is_tried_for() -> None:
     assert set(BACKENDS) == set(TARGETS)
 
@@ -125,7 +83,7 @@ def test_each_engine_has_a_backend_and_a_profile_that_it_is_tried_for() -> None:
 def test_makes_a_model_and_says_how_far_it_is(chain: Callable[[str], Chain], engine: str) -> None:
     line = chain(engine)
     last = line.steps[-1]
-    assert line.builder(last) == BACKENDS[engine]
+    assert line.builder(last).name == BACKENDS[engine].name
     result = line.result(last)
     assert conformance.made(result).exists()
     conformance.check_progress(line.progress[last.key])

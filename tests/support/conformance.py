@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 import edgectl
 from edgectl.apply.workspace import Workspace
@@ -24,15 +27,47 @@ from edgectl.build.runner import Progress, Request, Result, run
 from edgectl.errors import ModelError
 from edgectl.oci.access import Access
 from edgectl.plan.chain import model_steps
-from edgectl.plan.step import StepKind
+from edgectl.trust.keyfile import write_key_pair
+from edgectl.trust.keys import generate
+from tests.support.builders import MANIFESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgectl.desired import DesiredModel
     from edgectl.plan.step import Step
 
 _END_SECONDS = 10
+_PROJECT = """\
+apiVersion: edgectl.dev/v1alpha1
+kind: Project
+metadata: {name: conformance}
+spec: {registry: "oci-layout:registry"}
+"""
+_FLEET = """\
+---
+apiVersion: edgectl.dev/v1alpha1
+kind: Fleet
+metadata: {name: %s}
+spec: {targets: [%s], models: [{name: %s}], rings: [{name: stable}]}
+"""
+
+
+def make_project(root: Path, wanted: Mapping[str, Sequence[str]]) -> Path:
+    """A project with copies of shipped models, each wanted on some targets."""
+    fleets = [_FLEET % (name, ", ".join(targets), name) for name, targets in wanted.items()]
+    (root / "edgectl.yaml").write_text(_PROJECT + "".join(fleets))
+    for part in ("keys", "models"):
+        (root / part).mkdir()
+    write_key_pair(root / "keys" / "cosign", generate(), b"conformance")
+    for name in wanted:
+        manifest = MANIFESTS / "models" / f"{name}.yaml"
+        shutil.copy(manifest, root / "models")
+        source = yaml.safe_load(manifest.read_bytes())["spec"]["source"]["path"]
+        copy = shutil.copytree if (MANIFESTS / "models" / source).is_dir() else shutil.copy
+        copy(MANIFESTS / "models" / source, root / "models" / source)
+        shutil.copytree(MANIFESTS / "data" / name, root / "data" / name)
+    return root
 
 
 @dataclass
@@ -80,7 +115,7 @@ class Chain:
     def result(self, step: Step) -> Result:
         """What a step gives."""
         if step.key not in self.results:
-            self.progress[step.key] = said = []
+            said = self.progress[step.key] = list[Progress]()
             result = run(self.builder(step), self.request(step), on_progress=said.append)
             self.results[step.key] = result
         return self.results[step.key]
@@ -241,6 +276,3 @@ def truncated(source: Path, directory: Path) -> Path:
     content = largest.read_bytes()
     largest.write_bytes(content[: len(content) // 2])
     return target
-
-
-MAKING = (StepKind.IMPORT, StepKind.OPTIMIZE, StepKind.COMPILE)
