@@ -126,7 +126,7 @@ def _load(path: Path) -> Any:
     try:
         return load(path, options=EngineOptions(), threads=1)
     except EngineError as error:
-        raise evaluating.refusal(error) from error
+        raise evaluating.refusal(error, path) from error
 
 
 def _at_precision(

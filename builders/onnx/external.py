@@ -76,7 +76,7 @@ def _model_file(files: Mapping[str, Path]) -> Path:
     if name is None:
         raise RefusalError(
             "no-model-file",
-            f"the directory holds {listed(models)} of .onnx files: which one is the model?",
+            f"the directory has no model.onnx and not one other .onnx file: {listed(models)}",
             hint="name it model.onnx, or set source.path to the file",
         )
     return files[name]
@@ -86,9 +86,12 @@ def _parse(path: Path) -> onnx.ModelProto:
     _check_total(path.stat().st_size)
     try:
         # Protobuf bounds the depth of nesting, and every size by that of the file.
-        return onnx.load_model(path, load_external_data=False)
+        model = onnx.load_model(path, load_external_data=False)
+        if not model.graph.node:
+            raise ValueError("it has no graph")
     except Exception as error:
         raise does_not_load(error) from error
+    return model
 
 
 def does_not_load(error: Exception) -> RefusalError:

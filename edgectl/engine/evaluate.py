@@ -24,6 +24,7 @@ from edgectl.engine.measure import measure_apart
 from edgectl.engine.modeldir import file_size
 from edgectl.engine.npz import read_npz
 from edgectl.engine.options import EngineOptions
+from edgectl.engine.renamed import under_names
 from edgectl.engine.scoring import Answers, own_metric, score
 from edgectl.engine.session import load_session
 from edgectl.engine.tasks import COSINE
@@ -53,8 +54,9 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
     `labels` are optional); optional are `engine` (onnxruntime), `providers`, `device`, `threads`
     (1), `runs` (100), `latency` (False: do not measure), `power` (watts, for an estimate of energy
     where it cannot be read), `architecture` (OCI's name of the device's, whose arithmetic is to be
-    used), `metrics` (name to function, see `edgectl.engine.scoring.own_metric`) and
-    `goldenTolerance` (`absolute`, `relative`, `top1`).
+    used), `metrics` (name to function, see `edgectl.engine.scoring.own_metric`),
+    `goldenTolerance` (`absolute`, `relative`, `top1`) and `byPosition` (the model's tensors may
+    have names of their own and take those of `inputs` and `outputs`).
 
     The result is `{"metrics": {…}, "samples": rows, "sizeBytes": …, "host": {…}}` and, where there
     is golden data, `"golden": {"problems": [sentence, …]}` and the metric `cosine`: deterministic
@@ -67,6 +69,9 @@ def evaluate_request(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> d
     threads = int(params.get("threads", 1))
     options = EngineOptions.from_json(engine)
     session = load_session(model, engine=engine["name"], options=options, threads=threads)
+    if params.get("byPosition"):
+        names = [[tensor["name"] for tensor in params[side]] for side in ("inputs", "outputs")]
+        session = under_names(session, *names)
     arrays = read_npz(data)
     if "calibration" in inputs:
         _check_apart(arrays, Path(inputs["calibration"]), session)

@@ -70,7 +70,11 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
     imported = _import(model, importers[0]) if importers else None
     baseline = None
     if judge is not None:
-        engine = {"engine": REFERENCE_ENGINE if importer else judge.engines[0]}
+        engine = {
+            "engine": REFERENCE_ENGINE if importer else judge.engines[0],
+            # A source has names of its own, which its variants no longer have.
+            "byPosition": importer is None,
+        }
         baseline = _evaluate(
             model,
             f"evaluate {name} as it came",

@@ -68,8 +68,8 @@ def real_inputs(task: Task, most: int = MAX_SAMPLES) -> Samples:
     """The first rows of the evaluation data, else of the calibration data, else seeded noise.
 
     Every array has the datatype and shape that `params["inputs"]` declares; refuses data that has
-    not (`input-missing`, `data-shape`), and as `check_ranges` does. A fixed batch size keeps whole
-    batches only.
+    not (`input-missing`, `data-shape`, `data-count`), and as `check_ranges` does. A fixed batch
+    size keeps whole batches only.
     """
     specs = task.params["inputs"]
     for role in ("evaluation", "calibration"):
@@ -79,7 +79,13 @@ def real_inputs(task: Task, most: int = MAX_SAMPLES) -> Samples:
             arrays = _fitting(read_npz(path), specs, path.name)
             batch = fixed_batch(specs)
             rows = min(most, *(len(values) for values in arrays.values()))
-            rows = max(rows - rows % batch, batch)
+            if rows < batch:
+                raise RefusalError(
+                    "data-count",
+                    f"{path.name} has {rows} rows, fewer than one batch of {batch}",
+                    hint="add rows: about a hundred representative samples are enough",
+                )
+            rows -= rows % batch
             return Samples({name: values[:rows] for name, values in arrays.items()}, role)
     return Samples({spec["name"]: _noise(spec) for spec in specs}, "random")
 

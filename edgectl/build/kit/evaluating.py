@@ -8,6 +8,8 @@ from edgectl.build.kit.data import check_ranges
 from edgectl.build.protocol import Done, RefusalError, Task, report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgectl.engine.errors import EngineError
 
 _DATA_HINT = (
@@ -31,12 +33,15 @@ def evaluate(task: Task) -> Done:
     try:
         return Done({}, evaluate_request(task.inputs, task.params))
     except EngineError as error:
-        raise refusal(error) from error
+        raise refusal(error, *task.inputs.values()) from error
 
 
-def refusal(error: EngineError) -> RefusalError:
+def refusal(error: EngineError, *files: Path) -> RefusalError:
     """What an engine says of a model or its data, as a refusal with its remedy: data that do not
-    fit (`data-refused`), what the engine lacks (`engine-refuses`), a bad file (`does-not-load`)."""
+    fit (`data-refused`), what the engine lacks (`engine-refuses`), a bad file (`does-not-load`).
+
+    `files` are shown by their names: where they lie on this machine is nobody's concern.
+    """
     from edgectl.engine.errors import EngineUnavailableError, InputError, UnsupportedError
 
     if isinstance(error, InputError):
@@ -47,7 +52,10 @@ def refusal(error: EngineError) -> RefusalError:
         code, hint = "engine-refuses", "replace what it names, or use a target with another engine"
     else:
         code, hint = "does-not-load", "is the file whole? save or convert the model again"
-    return RefusalError(code, str(error), node=getattr(error, "node", None), hint=hint)
+    message = str(error)
+    for file in files:
+        message = message.replace(str(file), file.name)
+    return RefusalError(code, message, node=getattr(error, "node", None), hint=hint)
 
 
 def deferred(task: Task, engine: str, reason: str) -> Done:

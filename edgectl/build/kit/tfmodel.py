@@ -178,7 +178,7 @@ def _open_keras(
     if unroll:
         _unroll(model)
     takes = {tensor.name: _described(tensor) for tensor in model.inputs}
-    gives = dict(zip(model.output_names, map(_described, model.outputs), strict=True))
+    gives = dict(zip(_output_names(model), map(_described, model.outputs), strict=True))
     order = [list(takes).index(name) for name in pair(inputs, takes, "inputs")]
     results = [list(gives).index(name) for name in pair(outputs, gives, "outputs")]
 
@@ -192,6 +192,14 @@ def _open_keras(
         return ordered[0] if len(ordered) == 1 else ordered
 
     return Network(function, tuple(inputs), tuple(outputs), f"Keras {path.suffix}", model)
+
+
+def _output_names(model: Any) -> list[str]:
+    names = getattr(model, "output_names", None)
+    if names is None:  # a Sequential model has outputs, and names for layers alone
+        numbered = [f"output_{index}" for index in range(len(model.outputs))]
+        names = numbered if len(numbered) > 1 else [model.layers[-1].name]
+    return list(names)
 
 
 def _named(path: Path, suffix: str) -> Path:

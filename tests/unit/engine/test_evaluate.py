@@ -48,6 +48,21 @@ def test_metrics_and_measurements(inputs: dict[str, Path]) -> None:
     assert measured["throughput"]["rowsPerSecond"] > 0
 
 
+def test_a_source_with_names_of_its_own_is_evaluated_under_the_declared_ones(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with np.load(inputs["evaluation"]) as data:
+        np.savez(tmp_path / "own.npz", x=data["image"], label=data["label"])
+    own = inputs | {"evaluation": tmp_path / "own.npz"}
+    outputs = [{"name": "y", "labels": ["left", "right"]}]
+    declared = _params(latency=False, inputs=[{"name": "x"}], outputs=outputs, byPosition=True)
+    metrics = evaluate_request(own, declared)["metrics"]
+    assert metrics == evaluate_request(inputs, _params(latency=False))["metrics"]
+    two = declared | {"inputs": [{"name": "x"}, {"name": "z"}]}
+    with pytest.raises(EngineError, match="the model's inputs are image; declared are x, z"):
+        evaluate_request(own, two)
+
+
 def test_energy_that_cannot_be_read_is_an_estimate_and_says_so(inputs: dict[str, Path]) -> None:
     measured = evaluate_request(inputs, _params(runs=5, power=10.0))["measured"]
     if measured["energy"]["source"] == "estimate":
