@@ -42,6 +42,7 @@ class Diagnosis:
             "description": self.builder.description,
             "state": self.state,
             "formats": list(self.builder.formats),
+            "takes": list(self.builder.takes),
             "engines": list(self.builder.engines),
             "reason": self.reason,
             "hint": self.hint,

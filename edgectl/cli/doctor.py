@@ -42,8 +42,9 @@ def _show(diagnosis: Diagnosis) -> None:
     builder = diagnosis.builder
     click.secho(f"{diagnosis.state:<12}", fg=_COLOURS[diagnosis.state], nl=False)
     imports = f"imports {', '.join(builder.formats)}" if builder.formats else ""
+    takes = f"takes {', '.join(builder.takes)}" if builder.takes else ""
     makes = f"for {', '.join(builder.engines)}" if builder.engines else ""
-    click.echo(f"{builder.name:<12} {'; '.join(filter(None, (imports, makes)))}")
+    click.echo(f"{builder.name:<12} {'; '.join(filter(None, (imports, takes, makes)))}")
     for action, reason in sorted(builder.leaves.items()):
         click.echo(f"{'':<12} leaves {action} to the device: {reason}")
     if diagnosis.reason:

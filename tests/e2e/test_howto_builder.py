@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from tests.support import conformance
 from tests.support.builders import REPOSITORY
 from tests.support.conformance import Chain
 from tests.support.page import type_page
+from tests.support.project import EDGECTL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +55,20 @@ def test_what_the_page_shows_is_what_is_printed(told: str) -> None:
     shown = text.partition("```text\n  + model")[2].partition("```")[0]
     assert shown
     assert f"  + model{shown}" in told
+
+
+def test_a_misspelt_format_is_told_as_the_page_says(told: str, home: Path, tmp_path: Path) -> None:
+    assert told
+    root = shutil.copytree(home / "wine", tmp_path / "wine")
+    manifest = root / "wine.yaml"
+    manifest.write_text(manifest.read_text().replace("format: lightgbm", "format: lightgmb"))
+    done = subprocess.run(
+        [EDGECTL, "validate"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    page = " ".join((REPOSITORY / "docs/how-to/builder.md").read_text(encoding="utf-8").split())
+    said = next(line.strip() for line in done.stderr.splitlines() if "wine.yaml:" in line)
+    assert said in page
 
 
 def test_the_builder_conforms(chain: Chain, tmp_path: Path) -> None:

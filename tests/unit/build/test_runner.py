@@ -54,7 +54,7 @@ main({"import": work})
     assert result.outputs == {"model": tmp_path / "out" / "model.onnx"}
     assert result.outputs["model"].read_text() == "import digits 42"
     assert result.metadata == {"nodes": 3}
-    assert Progress(0.5, "half") in progress
+    assert progress[-2:] == [Progress(0.5, "half"), Progress(1.0, "done")]
     assert not any("noise" in report.message for report in progress)
 
 
@@ -128,6 +128,47 @@ def test_an_output_that_is_a_link_is_refused(build: Callable[..., Result], tmp_p
             f"import os; os.symlink({str(secret)!r}, 'm')\n"
             f"open('result.json', 'w').write({json.dumps(result)!r})"
         )
+
+
+@pytest.mark.parametrize("holds", ["os.symlink('/etc/passwd', 'm/secret')", "pass"])
+def test_a_directory_with_a_link_or_with_nothing_is_refused(
+    build: Callable[..., Result], holds: str
+) -> None:
+    with pytest.raises(ToolchainError, match="does not keep to the protocol"):
+        build(
+            PROTOCOL
+            + f"""
+import os
+
+def work(task):
+    os.mkdir("m")
+    {holds}
+    return Done({{"model": "m"}})
+
+main({{"import": work}})
+"""
+        )
+
+
+def test_a_directory_is_its_files_by_role(build: Callable[..., Result], tmp_path: Path) -> None:
+    result = build(
+        PROTOCOL
+        + """
+import os
+
+def work(task):
+    os.makedirs("m/below")
+    open("m/model.xml", "w").write("x")
+    open("m/below/model.bin", "w").write("b")
+    return Done({"model": "m"})
+
+main({"import": work})
+"""
+    )
+    assert result.outputs == {
+        "model/model.xml": tmp_path / "out/m/model.xml",
+        "model/below/model.bin": tmp_path / "out/m/below/model.bin",
+    }
 
 
 def test_no_result_at_all(build: Callable[..., Result]) -> None:
