@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MAX_GRAPH_BYTES = 2 << 30
 """Of saved_model.pb; protobuf reads no larger message."""
 MAX_CONFIG_BYTES = 64 << 20
-MAX_WEIGHT_BYTES = 4 << 30
-"""Of all arrays of an HDF5 file, unpacked."""
+MAX_WEIGHT_BYTES = (2 << 30) - 1
+"""Of all arrays: neither an ONNX file nor a .tflite holds more, so no more is ever loaded."""
 
 STATEFUL = frozenset({
     "Assert", "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "Case",
@@ -69,7 +69,9 @@ def check_saved_model(directory: Path, *, trust: bool) -> None:
     saver of the directory itself reaches, which is never called. Refuses what is no SavedModel of
     TensorFlow 2 (`does-not-load`).
     """
-    check_tree(directory)
+    files = check_tree(directory)
+    held = [path for name, path in files.items() if name.startswith("variables/variables.data-")]
+    _check_weights(directory.name, sum(path.stat().st_size for path in held))
     graph = _read_meta_graph(directory / "saved_model.pb")
     if trust:
         return
@@ -210,13 +212,18 @@ def _check_h5(path: Path, file: Any) -> str | bytes | None:
             config = data.attrs.get("model_config")
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise _does_not_load(path, first_line(error)) from error
-    if total > MAX_WEIGHT_BYTES:
-        raise RefusalError(
-            "archive-too-large",
-            f"the arrays of {path.name} unpack to {total} bytes, more than {MAX_WEIGHT_BYTES}",
-            hint="is the file what it should be?",
-        )
+    _check_weights(path.name, total)
     return config if isinstance(config, str | bytes) else None
+
+
+def _check_weights(name: str, size: int) -> None:
+    if size > MAX_WEIGHT_BYTES:
+        raise RefusalError(
+            "too-large",
+            f"the weights of {name} are {size} bytes, one ONNX or .tflite file holds "
+            f"{MAX_WEIGHT_BYTES}",
+            hint="split the model, or save its weights in float16",
+        )
 
 
 def _array_sizes(path: Path, group: Any, prefix: str = "") -> Iterator[int]:
