@@ -29,6 +29,9 @@ _LEVELS = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+_CLASH = "Attempt to replace the existing tensor"
+"""What ONNX Runtime 1.31 says of some transformers under `session.x64quantprecision`, whose
+tensors it then makes unsigned under one name twice."""
 _TENSORRT_FLAGS = {
     "fp16": ("trt_fp16_enable",),
     "bf16": ("trt_bf16_enable",),
@@ -83,17 +86,36 @@ class OnnxRuntimeSession:
 def load(path: Path, *, options: EngineOptions, threads: int) -> OnnxRuntimeSession:
     """Load an ONNX file; see `edgectl.engine.session.load_session`."""
     chosen = _choose(options.providers)
+    providers = [(name, provider_options(name, options)) for name in chosen]
     try:
-        session = ort.InferenceSession(
-            str(path),
-            _options(threads, options.extra),
-            providers=[(name, provider_options(name, options)) for name in chosen],
-            enable_fallback=False,  # It prints, and then answers from another provider unasked.
-        )
+        session = _session(path, providers, options.extra, threads)
     except (*_ORT_ERRORS, ValueError, RuntimeError) as error:
         _raise_load_error(path, error)
     _return_free_memory()
     return OnnxRuntimeSession(session)
+
+
+def _session(
+    path: Path, providers: list[tuple[str, dict[str, str]]], extra: Mapping[str, Any], threads: int
+) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(
+            str(path),
+            _options(threads, extra),
+            providers=providers,
+            enable_fallback=False,  # It prints, and then answers from another provider unasked.
+        )
+    except _ORT_ERRORS as error:
+        again = _elsewhere(extra) and extra.get("optimizations", "all") in ("all", "extended")
+        if not again or _CLASH not in str(error):
+            raise
+        # Without the kernels for bytes, sums are in float, which saturate as little.
+        return _session(path, providers, {**extra, "optimizations": "basic"}, threads)
+
+
+def _elsewhere(extra: Mapping[str, Any]) -> bool:
+    """Whether the answers of another architecture's device are wanted."""
+    return bool(extra.get("architecture", "amd64") != "amd64")
 
 
 def _choose(requested: Sequence[str]) -> list[str]:
@@ -161,7 +183,7 @@ def _options(threads: int, extra: Mapping[str, Any]) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     # Threads that wait for work would otherwise burn a core: heat and battery on a device.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if extra.get("architecture", "amd64") != "amd64":
+    if _elsewhere(extra):
         # An x86 without VNNI sums products of bytes in 16 bits, which saturate; an Arm's do not.
         options.add_session_config_entry("session.x64quantprecision", "1")
     # Every error is raised as an exception; ORT would also write it to stderr.
