@@ -36,9 +36,8 @@ def lstm() -> keras.Model:
 
 
 def conv1d() -> keras.Model:
-    steps = keras.Input((12, 5), name="steps")
-    x = layers.MaxPooling1D(2)(layers.Conv1D(6, 3)(steps))
-    return keras.Model(steps, layers.Dense(3, name="scores")(layers.Flatten()(x)))
+    stack = [keras.Input((12, 5), name="steps"), layers.Conv1D(6, 3), layers.MaxPooling1D(2)]
+    return keras.Sequential([*stack, layers.Flatten(), layers.Dense(3, name="scores")])
 
 
 def with_lambda() -> keras.Model:

@@ -115,7 +115,7 @@ def answers(result: Result, name: str, rows: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("source", ["cnn", "lstm.keras", "conv1d.tflite"])
+@pytest.mark.parametrize("source", ["cnn", "lstm.keras", "conv1d.keras", "conv1d.tflite"])
 def test_every_source_at_every_precision(
     build: Build, sources: Path, source: str, precision: str
 ) -> None:

@@ -64,7 +64,11 @@ def refusal(build: Build, source: Path, params: dict[str, Any]) -> ModelError:
 
 
 @pytest.mark.parametrize(
-    "source", ["cnn", "cnn.keras", "cnn.tflite", "lstm", "lstm.keras", "conv1d", "conv1d.tflite"]
+    "source",
+    [
+        *("cnn", "cnn.keras", "cnn.tflite", "lstm", "lstm.keras"),
+        *("conv1d", "conv1d.keras", "conv1d.tflite"),
+    ],
 )
 def test_the_import_answers_as_its_source(build: Build, sources: Path, source: str) -> None:
     name = source.split(".")[0]
