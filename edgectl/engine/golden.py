@@ -40,7 +40,8 @@ def check_golden(session: Session, path: Path, tolerance: Mapping[str, float]) -
 def similarity(session: Session, path: Path) -> float:
     """The mean cosine similarity of what the model gives for golden inputs to the golden outputs.
 
-    Of the output where it is least. Raises as `check_golden` does.
+    Of the output where it is least; 0 where one holds NaN or infinite values. Raises as
+    `check_golden` does.
     """
     arrays = read_npz(path, max_bytes=MAX_GOLDEN_BYTES)
     outputs = infer(session, arrays)
@@ -54,6 +55,8 @@ def similarity(session: Session, path: Path) -> float:
 
 def _cosine(wanted: NDArray[Any], got: NDArray[Any]) -> float:
     wanted, got = (a.reshape(len(a), -1).astype(np.float64) for a in (wanted, got))
+    if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
+        return 0.0
     lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(got, axis=1)
     products = (wanted * got).sum(axis=1)
     equal = np.where((wanted == got).all(axis=1), 1.0, 0.0)  # of nothing: alike only if the same
@@ -94,6 +97,8 @@ def _difference(
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     if not np.isfinite(got).all():
         return "holds NaN or infinite values"
+    if not np.isfinite(wanted).all():
+        return "is NaN or infinite in the golden data, which nothing can be held against"
     return _far_value(wanted, got, tolerance) or _other_best(wanted, got, tolerance)
 
 

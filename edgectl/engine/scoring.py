@@ -73,6 +73,10 @@ def score(task: str, answers: Answers) -> dict[str, float]:
     """
     if task not in METRICS:
         raise InputError(f"task {task!r} has no metrics; known are {', '.join(METRICS)}")
+    for name in (answers.labels, BOXES):
+        values = answers.arrays.get(name)
+        if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InputError(f"the labels {name!r} hold NaN or infinite values")
     scorer = _SCORERS.get(task)
     return {} if scorer is None else scorer(answers)
 

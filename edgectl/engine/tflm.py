@@ -167,7 +167,7 @@ def open_interpreter(data: bytes, arena: int, name: str) -> runtime.Interpreter:
     """
     try:
         return runtime.Interpreter.from_bytes(data, arena_size=arena)
-    except (RuntimeError, ValueError, MemoryError) as error:
+    except (RuntimeError, ValueError, MemoryError, TypeError) as error:  # beyond 64 bits: TypeError
         raise EngineError(
             f"{name} does not load in TensorFlow Lite Micro {tflite_micro.__version__}: {error} "
             "(its reason is on standard error)"

@@ -136,8 +136,16 @@ class Dtype:
         if dtype.kind == "f" or dtype == values.dtype:
             return values.astype(dtype)
         limits = np.iinfo(dtype)
-        whole: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max)
-        return whole.astype(dtype)
+        if values.dtype.kind in "iu":
+            own = np.iinfo(values.dtype)
+            low, high = max(limits.min, own.min), min(limits.max, own.max)
+            held: NDArray[Any] = np.clip(values, low, high)
+            return held.astype(dtype)
+        whole = np.rint(values.astype(np.float64))
+        # As floats the greatest whole numbers of 64 bits would be rounded up, beyond the type.
+        over, under = whole >= limits.max, whole <= limits.min
+        inside = np.where(over | under, 0, whole).astype(dtype)
+        return np.where(over, limits.max, np.where(under, limits.min, inside)).astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgectl.engine.errors import InputError
-from edgectl.engine.golden import check_golden, compare
+from edgectl.engine.golden import check_golden, compare, similarity
 from edgectl.engine.session import load_session
 from tests.support.models import write_linear
 
@@ -67,6 +67,18 @@ def test_compares_texts_and_notices_missing_outputs() -> None:
         "output 't' differs in 1 of 2 texts",
         "output 'y' is missing",
     ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_golden_outputs_that_are_no_numbers_excuse_nothing(value: float, tmp_path: Path) -> None:
+    wanted, got = np.array([[1.0, value, 3.0]]), np.array([[99.0, 2.0, 3.0]])
+    (problem,) = compare({"y": wanted}, {"y": got}, {"absolute": 0.1})
+    assert "NaN or infinite in the golden data" in problem
+    session = load_session(write_linear(tmp_path / "m.onnx", batch="N"))
+    answers = ANSWERS.copy()
+    answers[0, 0] = value
+    np.savez(tmp_path / "golden.npz", x=ROWS, y=answers)
+    assert similarity(session, tmp_path / "golden.npz") == 0.0
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ def test_energy_is_the_advance_of_the_counters_that_may_start_again(tmp_path: Pa
 
 
 def test_a_power_monitor_is_added_up_over_time(tmp_path: Path) -> None:
-    for number, name in enumerate(("ina3221", "coretemp")):
+    for number, name in enumerate(("ina219", "coretemp")):
         monitor = tmp_path / "class/hwmon" / f"hwmon{number}"
         monitor.mkdir(parents=True)
         (monitor / "name").write_text(f"{name}\n")
@@ -192,6 +193,52 @@ def test_a_power_monitor_is_added_up_over_time(tmp_path: Path) -> None:
     assert meter.source == "ina"
     assert meter.joules is not None
     assert 0 <= meter.joules < 5
+
+
+def jetson(root: Path, number: int, *channels: tuple[str, int, int]) -> Path:
+    """An ina3221 as Linux shows it: label, millivolts and milliamperes, and never a power."""
+    monitor = root / "class/hwmon" / f"hwmon{number}"
+    monitor.mkdir(parents=True)
+    (monitor / "name").write_text("ina3221\n")
+    for place, (label, voltage, current) in enumerate(channels, start=1):
+        (monitor / f"in{place}_label").write_text(f"{label}\n")
+        (monitor / f"in{place}_input").write_text(f"{voltage}\n")
+        (monitor / f"curr{place}_input").write_text(f"{current}\n")
+    return monitor
+
+
+def power(root: Path) -> float:
+    """Watts, by the energy of a tenth of a second."""
+    start = time.monotonic()
+    with EnergyMeter(root) as meter:
+        time.sleep(0.1)
+    assert meter.source == "ina"
+    assert meter.joules is not None
+    return meter.joules / (time.monotonic() - start)
+
+
+def test_the_input_of_a_jetson_is_voltage_times_current(tmp_path: Path) -> None:
+    jetson(tmp_path, 0, ("VDD_IN", 5000, 1600), ("VDD_CPU_GPU_CV", 5000, 800), ("VDD_SOC", 5000, 1))
+    assert power(tmp_path) == pytest.approx(8.0, rel=0.2)
+
+
+def test_the_rails_of_a_jetson_without_an_input_are_added(tmp_path: Path) -> None:
+    jetson(tmp_path, 0, ("VDD_GPU_SOC", 10_000, 500), ("VDD_CPU_CV", 10_000, 200))
+    jetson(tmp_path, 1, ("NC", 10_000, 9000), ("VDDQ", 1000, 1000))
+    assert power(tmp_path) == pytest.approx(8.0, rel=0.2)
+
+
+def test_energy_of_which_a_part_is_missing_is_none(tmp_path: Path) -> None:
+    monitor = jetson(tmp_path, 0, ("VDD_IN", 5000, 1000))
+    with EnergyMeter(tmp_path) as meter:
+        (monitor / "curr1_input").unlink()
+    assert meter.joules is None
+
+
+def test_labels_that_are_no_numbers_are_said_to_be_so() -> None:
+    wanted = np.array([1.0, np.nan])
+    with pytest.raises(InputError, match="labels 'label' hold NaN"):
+        score("regression", answers(wanted, np.zeros((2, 1), np.float32)))
 
 
 def test_a_machine_that_says_nothing_gives_no_energy(tmp_path: Path) -> None:

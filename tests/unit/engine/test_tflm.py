@@ -236,10 +236,11 @@ def test_reads_what_a_file_says_of_its_tensors() -> None:
     ]  # fmt: skip
 
 
-def test_a_size_that_no_memory_holds_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [[1, 2**31 - 1, 2**20], [2**31 - 1] * 3])
+def test_a_size_that_no_memory_holds_is_an_error(tmp_path: Path, shape: list[int]) -> None:
     def widen(model: Any) -> None:
         for tensor in model.subgraphs[0].tensors:
-            tensor.shape = [1, 2**31 - 1, 2**20]
+            tensor.shape = shape
 
     with pytest.raises(EngineError, match="does not load"):
         opened(tflite.edited(tflite.unary("RESHAPE"), widen), tmp_path)

@@ -48,6 +48,19 @@ def test_whole_number_types_round_and_hold_in_range() -> None:
     assert Dtype("FP16").apply(values).dtype == np.float16
 
 
+@pytest.mark.parametrize("name", ["INT8", "UINT16", "INT32", "UINT32", "INT64", "UINT64"])
+@pytest.mark.parametrize("source", [np.float32, np.float64, np.int64, np.uint64])
+def test_no_value_turns_round_at_the_end_of_a_type(name: str, source: Any) -> None:
+    limits = np.iinfo(name.lower())
+    if np.dtype(source).kind == "f":
+        values = np.array([-1e30, -7, 7, 1e30], source)
+    else:
+        values = np.array([np.iinfo(source).min, 7, 7, np.iinfo(source).max], source)
+    made = Dtype(name).apply(values).tolist()
+    wanted = [min(max(int(value), limits.min), limits.max) for value in values.tolist()]
+    assert made == wanted
+
+
 def test_reshape() -> None:
     assert Reshape([64]).apply(np.zeros((8, 8, 1))).shape == (64,)
     with pytest.raises(InputError, match=r"cannot reshape \[8, 8, 1\] to \[60\]"):
