@@ -17,7 +17,7 @@ from edgectl.build.kit.data import MAX_SAMPLES, read_npz
 from edgectl.build.kit.evaluating import deferred
 from edgectl.build.kit.evaluating import evaluate as evaluate_by_engine
 from edgectl.build.protocol import Done, RefusalError, Task, report
-from edgectl.engine.batches import infer
+from edgectl.engine.batches import fixed_batch, infer
 from edgectl.engine.errors import EngineError, UnsupportedError
 from edgectl.engine.modeldir import file_size
 from edgectl.engine.options import EngineOptions
@@ -86,7 +86,7 @@ def compare(model: Path, data: Path, level: str = DEFAULT) -> dict[str, Any]:
     The result is `{"used", "compared", "sqnr", "corrupts"}`: the worst signal-to-quantisation-noise
     ratio of any output in dB, None where the optimised model does not even load.
     """
-    arrays = {name: rows[:MAX_SAMPLES] for name, rows in read_npz(data).items()}
+    arrays = read_npz(data)
     honest = _outputs(model, arrays, USED)
     try:
         optimised = _outputs(model, arrays, level)
@@ -105,8 +105,10 @@ def _outputs(model: Path, arrays: dict[str, Any], level: str) -> dict[str, Any]:
     options = EngineOptions(extra={"optimizations": level})
     session = load_session(model, engine="onnxruntime", options=options)
     try:
-        names = [spec.name for spec in session.inputs]
-        return infer(session, {name: arrays[name] for name in names if name in arrays})
+        names = [spec.name for spec in session.inputs if spec.name in arrays]
+        batch = fixed_batch(session) or 1
+        rows = max(MAX_SAMPLES - MAX_SAMPLES % batch, batch)
+        return infer(session, {name: arrays[name][:rows] for name in names})
     finally:
         session.close()
 

@@ -7,6 +7,7 @@ here is checked against the vendor's own bindings (tests/builders/test_tensorrt.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 import tensorrt as trt
@@ -50,7 +51,7 @@ class Log(trt.ILogger):  # type: ignore[misc]
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self.errors: list[str] = []
+        self.errors: deque[str] = deque(maxlen=_KEPT_ERRORS)  # a server keeps it for months
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         """Called by TensorRT, from several threads."""
@@ -59,7 +60,7 @@ class Log(trt.ILogger):  # type: ignore[misc]
 
     def said(self) -> str:
         """The last errors, as one sentence."""
-        return "; ".join(self.errors[-_KEPT_ERRORS:]) or "it does not say why"
+        return "; ".join(self.errors) or "it does not say why"
 
 
 class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgectl.engine.recipe import Batch, Dla, Pins, Recipe
 from edgectl.errors import ModelError
 from tests.builders.models import SIGNATURE, dense, save, save_rows
+from tests.support.models import write_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from edgectl.build.runner import Result
     from tests.builders.conftest import Build
@@ -373,19 +376,23 @@ def test_evaluated_without_the_optimisations_that_corrupt_it(
     assert found["host"]["engine"].startswith("onnxruntime ")
 
 
-def test_extended_optimisations_compute_int8_with_fp16_wrongly(mixed: tuple[Path, Path]) -> None:
-    """Why: on this very model ONNX Runtime answers noise, and says nothing. If this fails, ONNX
-    Runtime has been mended, and the comparison may go."""
-    import importlib
-    import sys
-
+@pytest.fixture
+def evaluating() -> Iterator[Any]:
+    """The builder's own module, in this process."""
     folder = Path(__file__).parents[2] / "builders" / "tensorrt"
     sys.path.insert(0, str(folder))
     try:
-        evaluating = importlib.import_module("evaluating")
+        yield importlib.import_module("evaluating")
     finally:
         sys.path.remove(str(folder))
         sys.modules.pop("evaluating", None)
+
+
+def test_extended_optimisations_compute_int8_with_fp16_wrongly(
+    mixed: tuple[Path, Path], evaluating: Any
+) -> None:
+    """Why: on this very model ONNX Runtime answers noise, and says nothing. If this fails, ONNX
+    Runtime has been mended, and the comparison may go."""
     model, data = mixed
     extended = evaluating.compare(model / "model.onnx", data, "extended")
     assert extended["corrupts"]
@@ -393,6 +400,15 @@ def test_extended_optimisations_compute_int8_with_fp16_wrongly(mixed: tuple[Path
     basic = evaluating.compare(model / "model.onnx", data, "basic")
     assert not basic["corrupts"]
     assert basic["sqnr"] > 40
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 5, 40])
+def test_optimisations_are_compared_in_whole_batches(
+    tmp_path: Path, batch: int | str, evaluating: Any
+) -> None:
+    model = write_linear(tmp_path / "model.onnx", batch=batch)
+    save_rows(tmp_path / "rows.npz", x=np.ones((40, 3), np.float32))
+    assert not evaluating.compare(model, tmp_path / "rows.npz")["corrupts"]
 
 
 def test_an_engine_is_not_run_on_the_host(build: Build, tmp_path: Path) -> None:
