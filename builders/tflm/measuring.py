@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
+import resource
 import tempfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from edgectl.build.protocol import RefusalError
-from edgectl.engine.errors import EngineError
 from edgectl.engine.tflm import host_arena, open_interpreter
 
 if TYPE_CHECKING:
@@ -53,17 +53,36 @@ def _aligned(size: int) -> int:
 
 
 def _attempt(content: bytes, model: Model, arena: int) -> str | None:
-    """None if it runs in that arena, else what the interpreter wrote."""
+    """None if it runs in that arena, else what the interpreter wrote.
+
+    In a process of its own: kernels of the interpreter use memory that an arena a few bytes too
+    small did not give them, and end their process by a signal.
+    """
     with _standard_error() as text:
-        try:
-            interpreter = open_interpreter(content, arena, "the model")
-            for index in range(len(model.main.inputs)):
-                details = interpreter.get_input_details(index)
-                interpreter.set_input(np.zeros(details["shape"], details["dtype"]), index)
-            interpreter.invoke()
-        except (EngineError, RuntimeError, ValueError) as error:
-            return text() or str(error)
-    return None
+        child = os.fork()
+        if child == 0:
+            _run_and_exit(content, model, arena)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            return None
+        said = text()
+        return f"{said} (ended by signal {-status})".strip() if status < 0 else said
+
+
+def _run_and_exit(content: bytes, model: Model, arena: int) -> NoReturn:
+    status = 1
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        interpreter = open_interpreter(content, arena, "the model")
+        for index in range(len(model.main.inputs)):
+            details = interpreter.get_input_details(index)
+            interpreter.set_input(np.zeros(details["shape"], details["dtype"]), index)
+        interpreter.invoke()
+        status = 0
+    except Exception as error:  # noqa: BLE001 - no exception may leave the child
+        os.write(2, str(error).encode())
+    finally:
+        os._exit(status)
 
 
 @contextmanager

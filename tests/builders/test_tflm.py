@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edgectl.build.builder import find_builder
+from edgectl.build.toolchain import prepare
 from edgectl.engine.errors import EngineError
 from edgectl.engine.session import load_session
 from edgectl.engine.tflm import open_interpreter
@@ -145,6 +147,32 @@ def test_the_measured_arena_is_enough_and_the_next_smaller_is_not(
     header = result.outputs["model/src/model/inference.h"].read_text()
     reserved = arena + result.metadata["kernelScratchBytes"]["cmsisNn"]
     assert f"constexpr size_t kArenaBytes = {reserved};" in header
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import measuring
+from edgectl.engine.tflm_file import read_model
+content = Path(sys.argv[3]).read_bytes()
+model = read_model(content, "it")
+tried = [measuring._attempt(content, model, arena) for arena in range(1024, 3072, 16)]
+print(sum("ended by signal" in (said or "") for said in tried), tried[-1])
+"""
+
+
+def test_an_arena_in_which_the_interpreter_crashes_is_too_small(tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    model.write_bytes(CONVOLUTION)
+    builder = find_builder("tflm")
+    paths = [MANIFESTS.parent, builder.directory, model]
+    ran = subprocess.run(
+        [prepare(builder), "-c", SEARCH, *paths], check=True, capture_output=True, text=True
+    )
+    crashes, last = ran.stdout.split()
+    assert int(crashes) > 0
+    assert last == "None"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
