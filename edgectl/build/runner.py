@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,9 @@ def run(
         raise ToolchainError(
             f"builder {builder.name!r} failed on {request.action} of {request.model!r}: "
             f"{_reason(status, tail)}",
-            hint="this is a fault of the builder or of its environment, not of the manifest: "
+            hint="run fewer steps at a time (edgectl apply -j 1), or on a machine with more memory"
+            if status == -signal.SIGKILL
+            else "this is a fault of the builder or of its environment, not of the manifest: "
             "report it with the model that shows it",
         )
     result = _read_result(builder, request)
@@ -165,7 +168,10 @@ def _forward(line: str, notify: Callable[[Progress], None]) -> None:
 
 def _reason(status: int, tail: list[str]) -> str:
     if status < 0:
-        return f"killed by signal {-status} (out of memory?)"
+        if status == -signal.SIGKILL:
+            return "killed by SIGKILL (out of memory?)"
+        names = {known.value: known.name for known in signal.Signals}
+        return f"crashed in native code ({names.get(-status, f'signal {-status}')})"
     lines = [line for line in tail if line.strip()]
     return lines[-1].strip()[:_MAX_REASON_CHARACTERS] if lines else f"exit status {status}"
 
