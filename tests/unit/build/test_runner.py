@@ -87,7 +87,7 @@ def test_a_crash_shows_its_last_line_and_no_traceback(build: Callable[..., Resul
 
 
 def test_a_kill_is_said(build: Callable[..., Result]) -> None:
-    with pytest.raises(ToolchainError, match="killed by SIGKILL .out of memory") as caught:
+    with pytest.raises(ToolchainError, match="killed by SIGKILL") as caught:
         build("import os; os.kill(os.getpid(), 9)")
     assert "-j 1" in str(caught.value.hint)
     with pytest.raises(ToolchainError, match=r"crashed in native code \(SIGSEGV\)"):
