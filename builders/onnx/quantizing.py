@@ -9,6 +9,7 @@ import onnx
 
 from calibration import Batches, batch_size
 from edgectl.build.kit.data import calibration as read_calibration
+from edgectl.build.kit.instructions import saturates
 from edgectl.build.kit.onnxfile import save
 from edgectl.build.protocol import RefusalError, Task, report
 
@@ -28,9 +29,6 @@ DEFAULTS: dict[str, Any] = {
 }
 """What suits an Arm CPU, or an x86 one with VNNI."""
 TENSORRT = "TensorrtExecutionProvider"
-X86 = {"sse4_2", "avx", "avx2", "avx512f", "fma"}
-VNNI = {"avx_vnni", "avx512_vnni", "avx512vnni", "amx_int8"}
-"""CPU features, as Linux and as Intel name them, that add products of u8 and s8 in 32 bits."""
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that int8 speeds up."""
@@ -50,11 +48,10 @@ MADE_DYNAMIC = ("MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM",
 def settings(params: Mapping[str, Any]) -> dict[str, Any]:
     """What the target says of int8, and for the rest what suits its hardware."""
     fitting = dict(DEFAULTS)
-    features = set(params.get("cpuFeatures") or ())
     if for_tensorrt(params):
         fitting |= {"activations": "int8", "symmetricActivations": True}
-    elif features & X86 and not features & VNNI:
-        fitting["reduceRange"] = True
+    else:
+        fitting["reduceRange"] = saturates(params.get("cpuFeatures") or ())
     return fitting | {key: params[key] for key in fitting if params.get(key) is not None}
 
 
@@ -141,9 +138,7 @@ def quantize(
     on): s8 on both sides with zero points 0, one pair for each consumer, and float biases, since
     TensorRT refuses the int32 ones.
 
-    A reduced range leaves weights 7 of their 8 bits. An x86 CPU with AVX2 or AVX-512 and without
-    VNNI adds two products of u8 and s8 in 16 bits, which saturate: 2 x 255 x 127 is too much, and
-    2 x 255 x 64 is not.
+    A reduced range leaves weights 7 of their 8 bits (see `edgectl.build.kit.instructions`).
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process

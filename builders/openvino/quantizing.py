@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgectl.build.kit.data import chosen_method
+from edgectl.build.kit.instructions import saturates
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError, report
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {
     "symmetricActivations": True,
     "perChannel": True,
-    "reduceRange": False,
     "percentile": 99.99,
 }
 """What a CPU with VNNI runs fastest."""
@@ -43,13 +43,17 @@ def quantize(
     """Quantise weights and activations to int8 by min-max statistics and fast bias correction.
 
     `params` over DEFAULTS: `symmetricActivations` is NNCF's preset (performance, else mixed),
-    `perChannel` concerns weights, `reduceRange` leaves them 7 bits for CPUs without VNNI, `method`
-    is one of METHODS, `device` the target's. A model with attention
-    is calibrated as a transformer (SmoothQuant).
+    `perChannel` concerns weights, `reduceRange` leaves them 7 bits (without it: on CPUs without
+    VNNI, by `cpuFeatures`), `method` is one of METHODS, `device` the target's. A model with
+    attention is calibrated as a transformer (SmoothQuant).
     """
     import nncf
 
-    options = DEFAULTS | {key: value for key, value in params.items() if value is not None}
+    device = str(params.get("device") or "CPU")
+    fitting = DEFAULTS | {
+        "reduceRange": device == "CPU" and saturates(params.get("cpuFeatures") or ())
+    }
+    options = fitting | {key: value for key, value in params.items() if value is not None}
     nncf.set_log_level(logging.ERROR)
     _fold(model)
     rows = len(next(iter(calibration.values())))
@@ -69,7 +73,7 @@ def quantize(
                 preset=nncf.QuantizationPreset.PERFORMANCE
                 if options["symmetricActivations"]
                 else nncf.QuantizationPreset.MIXED,
-                target_device=_target(str(options.get("device") or "CPU")),
+                target_device=_target(device),
                 subset_size=len(batches),
                 fast_bias_correction=True,
                 model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,

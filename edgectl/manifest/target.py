@@ -135,11 +135,12 @@ class Quantization(Element):
         description="Zero point 0 for activations, as TensorRT demands.",
         examples=[False],
     )
-    reduce_range: bool = Field(
-        default=False,
+    reduce_range: bool | None = Field(
+        default=None,
         description="Weights of 7 bits, for x86 processors without VNNI, where sums of uint8 "
-        "activations with 8-bit weights can saturate.",
-        examples=[False],
+        "activations with 8-bit weights can saturate. Without it: where `cpu.features` name an x86 "
+        "processor and no VNNI.",
+        examples=[True],
     )
     scheme: Literal["static", "dynamic"] = Field(
         default="static",

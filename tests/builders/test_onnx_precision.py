@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgectl.errors import ModelError
+from edgectl.manifest.target import Quantization
 from tests.builders.models import ROWS, SIGNATURE, dense, save, save_rows
 
 if TYPE_CHECKING:
@@ -186,6 +187,12 @@ def test_weights_suit_the_instructions(
 ) -> None:
     """u8 by s8 in pairs saturates 16 bits without VNNI: the weights get 7 bits there."""
     assert widest(made(build, dense(), tmp_path, STATIC | {"cpuFeatures": features})) == expected
+
+
+def test_what_suits_is_what_a_manifest_that_says_nothing_gets(build: Build, tmp_path: Path) -> None:
+    said = Quantization.model_validate({"activations": "uint8"}).model_dump(by_alias=True)
+    params = STATIC | said | {"cpuFeatures": ["avx2", "fma"]}
+    assert widest(made(build, dense(), tmp_path, params)) == 64
 
 
 def test_what_the_target_says_goes_before_what_suits(build: Build, tmp_path: Path) -> None:

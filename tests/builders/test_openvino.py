@@ -221,6 +221,24 @@ def test_each_quantisation_option_changes_the_file_and_still_answers(
     np.testing.assert_allclose(answers(changed, ROWS), want, atol=0.25 * np.abs(want).max())
 
 
+def test_a_cpu_without_vnni_gets_seven_bits_unasked(build: Build, tmp_path: Path) -> None:
+    source = saved(cnn(), tmp_path)
+    old = ["avx2", "fma"]
+    asked, unasked, refused, newer, elsewhere = (
+        (directory(optimized(build, source, tmp_path, "int8", **params)) / "model.bin").read_bytes()
+        for params in (
+            {"reduceRange": True},
+            {"reduceRange": None, "cpuFeatures": old},
+            {"reduceRange": False, "cpuFeatures": old},
+            {"reduceRange": None, "cpuFeatures": [*old, "avx_vnni"]},
+            {"reduceRange": None, "cpuFeatures": old, "device": "GPU"},
+        )
+    )
+    assert unasked == asked != refused
+    assert newer == refused
+    assert elsewhere != asked
+
+
 def test_every_calibration_method_is_its_own(build: Build, tmp_path: Path) -> None:
     source = saved(cnn(), tmp_path)
     weights = set()
