@@ -164,6 +164,15 @@ def test_the_same_request_gives_the_same_bytes(build: Build, sources: Path, prec
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_an_unrolled_recurrence_gives_the_same_bytes(build: Build, sources: Path) -> None:
+    """One run of TensorFlow's quantiser in four makes another file of it."""
+    inputs = {"source": sources / "lstm.keras", "calibration": sources / "lstm.npz"}
+    params: list[dict[str, Any]] = [SIGNATURES["lstm"], PRECISIONS["int8"][0]]
+    params.append({"format": "tensorflow"})
+    made = {optimized(build, inputs, *params).outputs["model"].read_bytes() for _ in range(4)}
+    assert len(made) == 1
+
+
 def test_a_quantised_file_passes_through(build: Build, sources: Path, tmp_path: Path) -> None:
     inputs = {"source": sources / "cnn", "calibration": sources / "cnn.npz"}
     static = PRECISIONS["static"][0]
