@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import shutil
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from edgectl.agent.blobs import remove
@@ -27,7 +28,7 @@ from edgectl.serve.slot import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from edgectl.agent.blobs import BlobStore
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from edgectl.serve.slot import Link
 
 FILEPATH = "org.cncf.model.filepath"
+_MOST_PARTS = 16
+"""Of a file's path in a model."""
 _COMMITTED = "committed"
 """A file in a slot that has passed its soak: what a lost database cannot take away."""
 _NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
@@ -43,15 +46,17 @@ _log = logging.getLogger(__name__)
 
 
 def model_files(manifest: Manifest) -> dict[str, Descriptor]:
-    """The layers of a model by file name.
+    """The layers of a model by file: names, or paths below the model's directory, as a Core ML
+    package and the project of a microcontroller have them.
 
-    Raises IntegrityError unless each has a plain name of its own: a path could lead out of the
-    slot.
+    Raises IntegrityError unless each has a path of its own whose parts are all plain names: another
+    could lead out of the slot.
     """
     files: dict[str, Descriptor] = {}
     for layer in manifest.layers:
         name = layer.annotations.get(FILEPATH, "")
-        if not is_plain_name(name):
+        parts = name.split("/")
+        if len(parts) > _MOST_PARTS or not all(map(is_plain_name, parts)):
             raise IntegrityError(
                 f"layer {layer.digest} is to be unpacked to {name!r}, which is not a plain name",
                 hint="the package is malformed or hostile: build it again with edgectl apply",
@@ -59,7 +64,15 @@ def model_files(manifest: Manifest) -> dict[str, Descriptor]:
         if name in files:
             raise IntegrityError(f"two layers are to be unpacked to {name!r}")
         files[name] = layer
+    for name in files:
+        if within := next((str(above) for above in _above(name) if str(above) in files), None):
+            raise IntegrityError(f"layers are to be unpacked to {within!r} and to {name!r} in it")
     return files
+
+
+def _above(name: str) -> Sequence[PurePosixPath]:
+    """The directories of a path, without the one that all files are in."""
+    return PurePosixPath(name).parents[:-1]
 
 
 class SlotStore:
@@ -101,10 +114,16 @@ class SlotStore:
         root = directory / "models"
         root.mkdir()
         for name, files in models.items():
-            (root / name).mkdir()
+            model = root / name
+            model.mkdir()
+            below = {model / above for file in files for above in _above(file)}
+            for path in sorted(below):  # a directory before those in it
+                path.mkdir()
             for file, descriptor in files.items():
-                _link_or_copy(self._blobs.path(descriptor.digest), root / name / file)
-            sync_directory(root / name)
+                _link_or_copy(self._blobs.path(descriptor.digest), model / file)
+            for path in below:
+                sync_directory(path)
+            sync_directory(model)
         sync_directory(root)
         write_slot(directory, slot)
 

@@ -109,7 +109,10 @@ def test_a_missing_blob_leaves_nothing_behind(state: State) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a\0b", ".hidden", "x" * 256, "é" * 128],
+    [
+        *("", ".", "..", "../x", "/etc/passwd", "a\\b", "a\0b", ".hidden", "x" * 256, "é" * 128),
+        *("a/../../x", "a//b", "a/", "a/./b", "a/.hidden/b", "a/b\\..\\x", "/".join("a" * 17)),
+    ],
 )
 def test_names_that_could_lead_elsewhere(name: str) -> None:
     with pytest.raises(IntegrityError, match="not a plain name"):
@@ -122,6 +125,20 @@ def test_names_without_annotation_or_twice() -> None:
         model_files(Manifest(EMPTY_CONFIG, (bare,)))
     with pytest.raises(IntegrityError, match="two layers"):
         model_files(Manifest(EMPTY_CONFIG, (layer("x"), layer("x", b"other"))))
+    with pytest.raises(IntegrityError, match="to 'x' and to 'x/y/z' in it"):
+        model_files(Manifest(EMPTY_CONFIG, (layer("x"), layer("x/y/z", b"other"))))
+
+
+def test_a_model_may_have_directories(state: State) -> None:
+    slot, files = state.add(b"weights", b"spec", b"readme")
+    paths = ("model.mlpackage/Data/weight.bin", "model.mlpackage/Manifest.json", "README.md")
+    files = {"m": dict(zip(paths, files["m"].values(), strict=True))}
+    state.slots.assemble(slot, files)
+    directory = model_path(state.path, slot.digest, "m")
+    assert [(directory / path).read_bytes() for path in paths] == [b"weights", b"spec", b"readme"]
+    (directory / paths[0]).unlink()
+    state.slots.assemble(slot, files)  # not whole: made again
+    assert (directory / paths[0]).is_file()
 
 
 def test_pruning_keeps_what_the_links_need(state: State) -> None:
