@@ -151,7 +151,7 @@ def test_three_gigabytes_of_weights_are_refused_unread(build: Build, tmp_path: P
 
 def test_a_directory_without_one_model_is_refused(build: Build, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    assert "holds none of .onnx files" in refusal(build, tmp_path / "d")
+    assert "not one other .onnx file: none" in refusal(build, tmp_path / "d")
     save(dense(), tmp_path / "d/a.onnx")
     save(dense(), tmp_path / "d/b.onnx")
     assert "'a.onnx', 'b.onnx'" in refusal(build, tmp_path / "d")
