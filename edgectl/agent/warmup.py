@@ -153,5 +153,7 @@ def _require_engine(engine: str) -> None:
         if find_spec(package) is None:
             raise ConfigError(
                 f"this device cannot run models: {package} is not installed",
-                hint="pip install 'edgectl[device]'",
+                hint="pip install 'edgectl[device]'"
+                if package in {"numpy", PACKAGES["onnxruntime"]}
+                else f"pip install {package.replace('_', '-')}",
             )

@@ -13,10 +13,10 @@ from threading import Event
 import pytest
 
 from edgectl.agent.failure import InterruptedUpdateError
-from edgectl.agent.probe import probe
+from edgectl.agent.probe import PACKAGES, probe
 from edgectl.agent.stopping import Stopped
 from edgectl.agent.warmup import UnhealthyModelError, warm_up
-from edgectl.errors import HealthError
+from edgectl.errors import ConfigError, HealthError
 from tests.support.slots import make_digits
 
 
@@ -128,3 +128,12 @@ def test_a_device_without_an_engine_blames_no_model() -> None:
     done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     assert "numpy is not installed" in done.stdout
     assert "pip install 'edgectl[device]'" in done.stdout
+
+
+def test_an_engine_that_the_extra_does_not_bring_is_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PACKAGES, "litert", "no_such_engine")
+    with pytest.raises(ConfigError, match="no_such_engine is not installed") as caught:
+        warm_up("digits", model, threads=1, timeout=60, stop=Event(), engine="litert")
+    assert caught.value.hint == "pip install no-such-engine"
