@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the code: manifests, command line and errors.
+"""Write docs/reference/ from the code: manifests, shipped targets, command line and errors.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit with 1 if a page is out of date
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 
 from edgectl import errors
 from edgectl.cli.root import VERBS, root
 from edgectl.manifest.document import KINDS
+from edgectl.manifest.profiles import profile_files
 from edgectl.manifest.schema import kind_schema
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def main() -> int:
     """Write or check every page; the exit code."""
     pages = {
         "manifests.md": manifest_page(),
+        "targets.md": target_page(),
         "cli.md": command_page(),
         "errors.md": error_page(),
     }
@@ -155,6 +158,37 @@ def _values_of(mapping: dict[str, Any]) -> dict[str, Any]:
         return values
     below: dict[str, Any] = mapping["additionalProperties"]
     return below
+
+
+def target_page() -> str:
+    """Every hardware profile that edgectl ships."""
+    lines = [
+        "# Shipped targets",
+        "",
+        _GENERATED,
+        "",
+        "Names for `spec.targets` of a Fleet. The first precision is built where the Model sets no",
+        "`optimize.precision`. A Target of the same name in your repository takes the place of the",
+        "shipped one: [Write a Target](../how-to/target.md).",
+        "",
+        "| name | board | platform | engine | precisions | limits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in profile_files():
+        target = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = target["spec"]
+        engine = spec["engine"]
+        using = [engine["device"]] if "device" in engine else engine.get("providers", [])[:1]
+        cells = (
+            f"`{target['metadata']['name']}`",
+            spec.get("board", spec["cpu"]["model"]),
+            f"{spec['platform']['os']}/{spec['platform']['architecture']}",
+            f"`{engine['name']}` {engine['version']}" + "".join(f", {name}" for name in using),
+            ", ".join(spec["precisions"]),
+            ", ".join(f"{name} {limit}" for name, limit in spec.get("constraints", {}).items()),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def command_page() -> str:
