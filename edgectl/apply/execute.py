@@ -50,7 +50,9 @@ class Executor:
         work: Path,
         events: Events,
         cancel: threading.Event,
+        latency_limits: Mapping[str, float] | None = None,
     ) -> None:
+        """`latency_limits` are in seconds, by the key of the evaluation that is bound by them."""
         self.store = store
         self.inputs = inputs
         self.key = key
@@ -59,6 +61,7 @@ class Executor:
         self._work = work
         self._events = events
         self._cancel = cancel
+        self._latency_limits = latency_limits or {}
         self.hits: set[str] = set()
         """Keys of the steps whose results were there."""
 
@@ -67,12 +70,17 @@ class Executor:
         # Tags that something moved are put right by signing again: that is never cached.
         if step.kind is not StepKind.SIGN:
             cached = load_result(self.store.repository(step.repository), step, self._accepted)
-            if cached is not None:
+            if cached is not None and not self._is_too_slow(step, cached):
                 self.hits.add(step.key)
                 return cached
         self._events.on_start(step)
         with storage_errors(f"{step.title}, in {self._work}"):
             return self._make(step, outcomes)
+
+    def _is_too_slow(self, step: Step, cached: StepResult) -> bool:
+        """Whether a time of another run fails a gate: what kept that machine busy may be gone."""
+        limit, measured = self._latency_limits.get(step.key), cached.metadata.get("measured")
+        return bool(limit and measured and measured["latency"]["p99"] > limit)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

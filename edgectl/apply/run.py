@@ -105,6 +105,7 @@ class Applier:
                 work=Path(work),
                 events=self._events,
                 cancel=cancel,
+                latency_limits=_latency_limits(self._plan),
             )
             outcomes = run_steps(
                 [step for change in self._plan.models for step in change.run],
@@ -182,6 +183,15 @@ class Applier:
 def _measures_latency(step: Step) -> bool:
     """Whether a step's result is a time on this machine, which other work would falsify."""
     return step.kind is StepKind.EVALUATE and step.params.get("architecture") == host_architecture()
+
+
+def _latency_limits(plan: Plan) -> dict[str, float]:
+    """What each evaluation has to stay under, in seconds, by its key."""
+    return {
+        step.uses["evaluation"]: float(step.params["limits"]["latency"])
+        for step in steps_of(plan)
+        if "evaluation" in step.uses and "latency" in step.params.get("limits", {})
+    }
 
 
 def _rings(change: FleetChange) -> tuple[Ring, ...]:

@@ -52,7 +52,12 @@ def evaluate(task):
     if said.get("report") is not None:
         return Done({}, said["report"])
     host = {"architecture": "toy", "cpu": "toy", "engine": "toy 1", "providers": ["toy"]}
-    return Done({}, {
+    timed = {}
+    if "clock" in said:
+        host["architecture"] = said["architecture"]
+        latency = json.loads(pathlib.Path(said["clock"]).read_bytes())
+        timed["measured"] = {"latency": latency, "loadSeconds": 0.1, "peakMemoryBytes": 1}
+    return Done({}, timed | {
         "metrics": {"accuracy": said["accuracy"]},
         "samples": 10,
         "sizeBytes": model.stat().st_size,

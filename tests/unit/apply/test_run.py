@@ -11,6 +11,7 @@ import pytest
 from edgectl.apply.events import Events
 from edgectl.apply.run import Applier
 from edgectl.build.process import CancelledError
+from edgectl.engine.host import host_architecture
 from edgectl.errors import (
     GateError,
     IntegrityError,
@@ -110,6 +111,23 @@ def test_a_failed_variant_stops_its_fleet_alone_and_is_repaired(toy: ToyProject)
     assert not repaired.failures
     assert [release.fleet for release in repaired.releases] == ["desk", "shop"]
     assert not toy.plan().changed
+
+
+def test_a_time_that_was_too_long_is_measured_again(small: ToyProject, tmp_path: Path) -> None:
+    """Something else may have kept the machine busy; a cached time would fail for ever."""
+    clock = tmp_path / "clock.json"
+    architecture = host_architecture()
+    target = {"amd64": "intel-nuc", "arm64": "raspberry-pi-5"}[architecture]
+    small.fleet(targets=[target])
+    small.model(says={"clock": str(clock), "architecture": architecture})
+    clock.write_text('{"p50": 0.001, "p99": 9.0, "runs": 100, "threads": 1, "batch": 1}')
+    with pytest.raises(GateError, match=r"p99 latency is 9.* s, allowed is at most"):
+        small.apply().raise_failure()
+    clock.write_text('{"p50": 0.001, "p99": 0.002, "runs": 100, "threads": 1, "batch": 1}')
+    report = small.apply()
+    assert not report.failures
+    assert report.releases
+    assert report.measured[0].report["latency"]["p99"] == 0.002
 
 
 def test_a_model_without_evaluation_data_keeps_to_the_size_of_its_target(
