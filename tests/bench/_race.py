@@ -61,19 +61,21 @@ class Timing:
     """Name and version."""
     peak: int
     """Bytes resident at most, all of the process, after loading and a few runs of one row."""
-    rounds: tuple[tuple[int, ...], ...]
-    """Nanoseconds of each run, by round."""
+    taken: tuple[int, ...]
+    """Nanoseconds of each run, by the clock on the wall."""
+    cpu: tuple[float, ...]
+    """Nanoseconds of the processor for one run, on average in each round."""
     outputs: Mapping[str, NDArray[Any]] | None = None
     """Of all rows, if they were asked for."""
 
     def seconds(self, percent: float) -> float:
-        """A percentile over all rounds."""
-        return percentile([each for taken in self.rounds for each in taken], percent) / 1e9
+        """A percentile of all runs."""
+        return percentile(self.taken, percent) / 1e9
 
     @property
-    def runs(self) -> int:
-        """How many were timed."""
-        return sum(map(len, self.rounds))
+    def cpu_seconds(self) -> float:
+        """Of the processor for one run: the median over the rounds."""
+        return statistics.median(self.cpu) / 1e9
 
 
 class FailedError(Exception):
@@ -81,13 +83,13 @@ class FailedError(Exception):
 
 
 def ratio(base: Timing, other: Timing) -> float:
-    """How many times as fast as the base: the median over rounds of the ratio of medians.
+    """How many times as fast as the base: the median over rounds of the ratio of processor times.
 
     Both ran in each round, one soon after the other, so that a slow moment of the machine is in
-    both halves of a quotient.
+    both halves of a quotient; and time in which another process had the core is in neither. On an
+    idle machine a thread's time is that of the wall.
     """
-    pairs = zip(base.rounds, other.rounds, strict=True)
-    return statistics.median(statistics.median(a) / statistics.median(b) for a, b in pairs)
+    return statistics.median(a / b for a, b in zip(base.cpu, other.cpu, strict=True))
 
 
 def race(
@@ -111,19 +113,20 @@ def race(
             except FailedError as error:
                 failed[contender.title] = str(error)
         command = {"seconds": seconds, "least": least, "most": MOST_RUNS}
-        taken: list[list[tuple[int, ...]]] = [[] for _ in workers]
+        laps: list[list[dict[str, Any]]] = [[] for _ in workers]
         for _ in range(rounds):
-            for worker, own in zip(workers, taken, strict=True):
-                own.append(tuple(worker.ask(command)["taken"]))
+            for worker, own in zip(workers, laps, strict=True):
+                own.append(worker.ask(command))
         return [
             Timing(
                 worker.contender,
                 worker.ready["engine"],
                 worker.ready["peak"],
-                tuple(own),
+                tuple(each for lap in own for each in lap["taken"]),
+                tuple(lap["cpu"] for lap in own),
                 worker.answers() if answers else None,
             )
-            for worker, own in zip(workers, taken, strict=True)
+            for worker, own in zip(workers, laps, strict=True)
         ], failed
 
 

@@ -3,7 +3,8 @@
 `python -m tests.bench._worker ORDER`, where ORDER is the JSON of `tests.bench._race.Contender`.
 Commands come as JSON lines on stdin, and each is answered by one line:
 
-- `{"seconds": …, "least": …, "most": …}`: run the first row over and over; `{"taken": [ns, …]}`
+- `{"seconds": …, "least": …, "most": …}`: run the first row over and over; `{"taken": [ns, …],
+  "cpu": ns}`, the wall's time of each run, and the processor's of one on average
 - `{"answers": PATH}`: run all rows and save the outputs as .npz; `{}`
 
 The first line, before any command, is `{"engine": name and version, "peak": bytes}`: the most that
@@ -36,20 +37,23 @@ WARM_UP_RUNS = 5
 BATCH = 32
 
 
-def run_for(function: Callable[[], Any], seconds: float, least: int, most: int) -> list[int]:
-    """Nanoseconds of each run, for about so long; two before are not counted.
+def run_for(
+    function: Callable[[], Any], seconds: float, least: int, most: int
+) -> tuple[list[int], float]:
+    """Nanoseconds of each run, for about so long, and of the processor for one on average.
 
-    Another process ran meanwhile: the first runs find its data in the caches.
+    Two runs before are not counted: they find the data of another process in the caches.
     """
     function()
     function()
     taken: list[int] = []
     end = time.perf_counter() + seconds
+    used = time.process_time_ns()
     while len(taken) < least or (len(taken) < most and time.perf_counter() < end):
         start = time.perf_counter_ns()
         function()
         taken.append(time.perf_counter_ns() - start)
-    return taken
+    return taken, (time.process_time_ns() - used) / len(taken)
 
 
 def _open(order: Mapping[str, Any]) -> Session:
@@ -82,7 +86,8 @@ def _serve(order: Mapping[str, Any], out: TextIO) -> None:
             np.savez(command["answers"], **outputs)
             say({})
         else:
-            say({"taken": run_for(lambda: session.run(first), **command)})
+            taken, cpu = run_for(lambda: session.run(first), **command)
+            say({"taken": taken, "cpu": cpu})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SOURCE = "source"
 PLAIN = "plain"
 REFUSED = " ✗"
 """Behind a metric that the gates of the manifest do not let pass."""
-_HEAD = ("size", "p50", "p99", "peak memory", "speed / source", "speed / ONNX Runtime")
+_HEAD = ("size", "p50", "p99", "CPU", "peak memory", "speed / source", "speed / ONNX Runtime")
 
 
 def main() -> None:
@@ -98,6 +98,7 @@ def table(model: DesiredModel, timings: Sequence[Timing]) -> Iterable[str]:
             format_bytes(size_of(Path(each.contender.model))),
             format_seconds(each.seconds(50)),
             format_seconds(each.seconds(99)),
+            format_seconds(each.cpu_seconds),
             format_bytes(each.peak),
             *(times(base, each) for base in (source, plain)),
         ]
