@@ -9,7 +9,7 @@ Fifteen intents of requests to a home and a shop floor, from the grammar in `phr
 patterns of a part are its own: no sentence of the test has the pattern of one that was trained on,
 and its rooms and machines are in part new. The tokenizer learns its word pieces from the training
 texts alone; the model is a BERT of two layers, from random weights. Its size and how long it is
-trained were chosen by the calibration's patterns; how test patterns are drawn was changed once after
+trained were chosen by the calibration's patterns; how test patterns are drawn changed once, after
 a look at the test, as docs/recipes.md says.
 
     golden 4 and samples 30 (test patterns), evaluation 750 (test), calibration 150, training 9,000

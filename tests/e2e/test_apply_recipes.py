@@ -126,7 +126,11 @@ def test_quality_is_measured_wherever_an_engine_runs_here(applied: Applied) -> N
 def test_no_time_of_this_machine_is_shown_as_that_of_another(applied: Applied) -> None:
     host = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     targets = applied.loaded.targets
-    timed = {target for (_, target), each in applied.variants.items() if "p50" in each["report"]["latency"]}  # fmt: skip
+    timed = {
+        target
+        for (_, target), each in applied.variants.items()
+        if "p50" in each["report"]["latency"]
+    }
     assert timed
     for target in timed:
         spec = targets[target].spec
