@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ABSOLUTE = 1e-3
 RELATIVE = 1e-3
+_SMALLEST_SCALE = 1e-3
+"""Outputs below it are held to the difference that is allowed of it: the rest is rounding."""
 
 
 def check(
@@ -28,6 +30,9 @@ def check(
     relative: float = RELATIVE,
 ) -> dict[str, Any]:
     """Compare outputs by name, as numpy.allclose does; what the provenance says of it.
+
+    `absolute` is for outputs that reach 1. Of smaller ones it is a share of their largest value: of
+    a thousand probabilities of 0.001 each, a difference of 0.001 would say nothing.
 
     The result is `{"samples", "data", "maxDifference", "absolute", "relative"}`. Refuses outputs
     that differ by more, or in their shape or names (`outputs-changed`).
@@ -43,10 +48,12 @@ def check(
                 raise _changed(name, "differs")
             continue
         difference = np.abs(got.astype(np.float64) - want.astype(np.float64))
-        worst = float(difference.max(initial=0.0))
-        if not np.allclose(got, want, rtol=relative, atol=absolute, equal_nan=True):
-            raise _changed(name, f"differs by {worst:.3g}, allowed is {absolute:g}")
-        largest = max(largest, 0.0 if np.isnan(worst) else worst)
+        known = difference[~np.isnan(difference)]  # where both are NaN, or both infinite
+        allowed = absolute * _scale(want)
+        if not np.allclose(got, want, rtol=relative, atol=allowed, equal_nan=True):
+            worst = float(difference.max(initial=0.0))
+            raise _changed(name, f"differs by {worst:.3g}, allowed is {allowed:.3g}")
+        largest = max(largest, float(known.max(initial=0.0)))
     return {
         "samples": samples.rows,
         "data": samples.origin,
@@ -54,6 +61,12 @@ def check(
         "absolute": absolute,
         "relative": relative,
     }
+
+
+def _scale(values: NDArray[Any]) -> float:
+    """The largest magnitude of an output, from _SMALLEST_SCALE to 1."""
+    sizes = np.abs(values[np.isfinite(values)].astype(np.float64))
+    return float(np.clip(sizes.max(initial=0.0), _SMALLEST_SCALE, 1.0))
 
 
 def _changed(output: str, how: str) -> RefusalError:
