@@ -144,7 +144,8 @@ def _refusal(text: str, graph: Any) -> RefusalError:
             f"TFLite has no operator {', '.join(lacked)} (nodes {listed(nodes[:5])}); Select TF "
             "operators, which need all of TensorFlow on the device, are not used",
             node=nodes[0] if nodes else None,
-            hint="rewrite this part of the model, or leave targets with LiteRT out of spec.targets",
+            hint="rewrite this part of the model, or leave targets with litert or tflm out of the "
+            "fleet",
         )
     return RefusalError(
         "not-convertible",

@@ -147,7 +147,8 @@ class Node:
             "unsupported-operator",
             f"operator {self.operator} (node {self.name!r}) {why}",
             node=self.name,
-            hint="rewrite this part of the model, or leave targets with LiteRT out of spec.targets",
+            hint="rewrite this part of the model, or leave targets with litert or tflm out of the "
+            "fleet",
         )
 
     def folded(self) -> list[Value] | None:

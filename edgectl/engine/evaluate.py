@@ -106,7 +106,10 @@ def _metrics(
 ) -> dict[str, float]:
     key = str(params["labels"])
     if key not in arrays:
-        raise InputError(f"no array of labels {key!r}; there are: {', '.join(sorted(arrays))}")
+        raise InputError(
+            f"{inputs['evaluation'].name} has no array of labels {key!r}, which "
+            f"spec.evaluation.labels says; there are: {', '.join(sorted(arrays))}"
+        )
     if len(arrays[key]) != row_count(session, arrays):
         raise InputError(f"{len(arrays[key])} labels for {row_count(session, arrays)} rows")
     outputs = infer(session, arrays, batch=_BATCH)

@@ -183,9 +183,12 @@ def optimize_refusal(
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x": np.ones((8, 5), np.float32)}, "float32 [8, 5], the model takes float32 [-1, 4]"),
-        ({"x": np.ones((8, 4))}, "float64 [8, 4], the model takes float32 [-1, 4]"),
-        ({"x": np.ones((8, 2, 2), np.float32)}, "float32 [8, 2, 2], the model takes"),
+        (
+            {"x": np.ones((8, 5), np.float32)},
+            "float32 [8, 5], spec.inputs declares float32 [-1, 4]",
+        ),
+        ({"x": np.ones((8, 4))}, "float64 [8, 4], spec.inputs declares float32 [-1, 4]"),
+        ({"x": np.ones((8, 2, 2), np.float32)}, "float32 [8, 2, 2], spec.inputs declares"),
         ({"x": np.ones((0, 4), np.float32)}, "{'x': 0} samples"),
         ({"x": np.full((8, 4), np.nan, np.float32)}, "NaN"),
         ({"x": None, "image": np.ones(3)}, "no array 'x'; it has 'image'"),

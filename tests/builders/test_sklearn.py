@@ -198,5 +198,5 @@ def test_data_of_another_width_are_refused(build: Build, tmp_path: Path) -> None
     source = saved(LogisticRegression().fit(ROWS, CLASSES), tmp_path)
     np.savez(tmp_path / "evaluation.npz", features=np.ones((2, 7), np.float32))
     inputs = {"source": source, "evaluation": tmp_path / "evaluation.npz"}
-    with pytest.raises(ModelError, match=r"\[2, 7\], the model takes float32 \[-1, 4\]"):
+    with pytest.raises(ModelError, match=r"\[2, 7\], spec.inputs declares float32 \[-1, 4\]"):
         build("sklearn", "import", inputs, SIGNATURE)

@@ -206,7 +206,7 @@ BAD = (
     Bad("misnamed", "onnx", dense(), "onnx", "misnamed.npz has no array 'x'; it has 'image'", "x",
         targets=(PI, "intel-nuc-old"), data={"calibration": "misnamed"}, precision="int8",
         said_by=1),
-    Bad("doubles", "onnx", dense(), "onnx", "'x' is float64 [64, 4], the model takes float32", "x",
+    Bad("doubles", "onnx", dense(), "onnx", "'x' is float64 [64, 4], spec.inputs declares", "x",
         data={"calibration": "doubles"}, precision="int8"),
     Bad("objects", "onnx", dense(), "onnx", "objects.npz is not a usable .npz file: an array of",
         data={"calibration": "objects"}, precision="int8"),

@@ -178,7 +178,7 @@ def _fitting(
                 "input-missing",
                 f"{file} has no array {name!r}; it has {listed(list(arrays))}",
                 node=name,
-                hint=f"name the array of each input as the model does: {name!r}",
+                hint=f"call the array {name!r}, or correct the name in spec.inputs of the Model",
             )
         values = arrays[name]
         fits = values.ndim == len(spec["shape"]) and all(
@@ -189,10 +189,11 @@ def _fitting(
         if not fits or (wanted_dtype is not None and values.dtype != wanted_dtype):
             raise RefusalError(
                 code,
-                f"{file}: array {name!r} is {values.dtype} {list(values.shape)}, the model takes "
-                f"{wanted_dtype or spec['datatype']} {[-1, *spec['shape'][1:]]}",
+                f"{file}: array {name!r} is {values.dtype} {list(values.shape)}, spec.inputs "
+                f"declares {wanted_dtype or spec['datatype']} {[-1, *spec['shape'][1:]]}",
                 node=name,
-                hint="make the data with the pre-processing that the model was trained with",
+                hint="make the data of that datatype and shape, or correct spec.inputs of the "
+                "Model if the model takes what the data has",
             )
         found[name] = values
     return found

@@ -156,7 +156,10 @@ def test_regression(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": "answer"}, "no array of labels 'answer'; there are: image, label, name"),
+        (
+            {"labels": "answer"},
+            "no array of labels 'answer', which spec.evaluation.labels says; there are: image, ",
+        ),
         ({"outputs": [{"name": "logits"}]}, "the model has no output 'logits'; it has: scores"),
         ({"task": "poetry"}, "task 'poetry' has no metrics"),
         ({"labels": "name", "outputs": [{"name": "scores"}]}, "label 'left' is not one of"),
