@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_SHOWN = 20
+"""Most words to choose from; edgectl ships fewer targets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a manifest begins; lines count from 1."""
@@ -83,15 +87,28 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def suggest(wrong: object, known: Iterable[str]) -> str | None:
-    """`did you mean 'x'?` where a known word is close, else the words to choose from."""
+    """`did you mean 'x'?` where known words are close, else the words to choose from."""
     words = sorted(set(known))
-    close = closest(wrong, words)
-    if close is not None:
+    if longer := _longer(wrong, words):
+        return f"did you mean {_either(longer)}?"
+    if (close := closest(wrong, words)) is not None:
         return f"did you mean {close!r}?"
     if not words:
         return None
-    shown = ", ".join(words[:12])
-    return f"known: {shown}, …" if len(words) > 12 else f"known: {shown}"
+    shown = ", ".join(words[:_SHOWN])
+    return f"known: {shown}, …" if len(words) > _SHOWN else f"known: {shown}"
+
+
+def _longer(wrong: object, words: Iterable[str]) -> list[str]:
+    """The words of which a word is one part or several: `nuc` of `intel-nuc`."""
+    if not isinstance(wrong, str) or not wrong:
+        return []
+    return [word for word in words if f"-{wrong.lower()}-" in f"-{word.lower()}-"]
+
+
+def _either(words: list[str]) -> str:
+    *first, last = [repr(word) for word in words]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def closest(wrong: object, words: Iterable[str]) -> str | None:

@@ -105,6 +105,20 @@ def test_problems_of_all_files_are_told_in_one_run_in_order(project: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("nuc", "did you mean 'intel-nuc' or 'intel-nuc-igpu'?"),
+        ("raspberry-pi", "did you mean 'raspberry-pi-4' or 'raspberry-pi-5'?"),
+        ("intel-nux", "did you mean 'intel-nuc'?"),
+    ],
+)
+def test_a_target_is_found_by_a_part_of_its_name(project: Path, wrong: str, meant: str) -> None:
+    (project / "fleet.yaml").write_text(FLEET.replace("intel-nuc", wrong))
+    (line,) = problems(project)
+    assert line.endswith(f"there is no Target {wrong!r} ({meant})")
+
+
 def test_a_reference_to_an_invalid_manifest_is_no_second_problem(project: Path) -> None:
     (project / "base.yaml").write_text(BASE_MODEL.replace("FP32", "float32"))
     (project / "fleet.yaml").write_text(

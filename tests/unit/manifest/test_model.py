@@ -49,7 +49,7 @@ def str_json(signature: ModelSignature) -> bytes:
         ("zzz", ["b", "a"], "known: a, b"),
         ("zzz", [], None),
         (None, ["a"], "known: a"),
-        ("x", map(str, range(10, 40)), "known: 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, …"),
+        ("x", map(str, range(10, 40)), f"known: {', '.join(map(str, range(10, 30)))}, …"),
     ],
 )
 def test_suggestions(wrong: object, known: list[str], said: str | None) -> None:
