@@ -114,8 +114,11 @@ def _show_measured(measured: Sequence[Measurement]) -> None:
         notes.append("- is left to the warm-up of the devices")
     click.echo(f"  Latencies: {'; '.join(notes)}")
     for each in measured:
+        where = f"{each.model} for {each.report['target']}"
+        if "arenaBytes" in each.report:
+            click.echo(f"  {where}: the arena takes {format_bytes(each.report['arenaBytes'])}")
         if "deferred" in each.report:
-            click.echo(f"  {each.model} for {each.report['target']}: {each.report['deferred']}")
+            click.echo(f"  {where}: {each.report['deferred']}")
 
 
 def _is_timed(measured: Measurement) -> bool:

@@ -79,6 +79,8 @@ class InputReader:
         if tensor.datatype != spec.datatype:
             kind = transforms.encoded_kind(spec)
             encoded = f" (or {_PLURAL[kind]} as BYTES)" if kind else ""
+            if tensor.datatype == "BYTES" and not kind:
+                encoded = ": its manifest declares no preprocess for encoded data"
             raise InputError(
                 f"input {spec.name!r} is {tensor.datatype},"
                 f" but the model takes {spec.datatype}{encoded}"

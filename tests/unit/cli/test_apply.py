@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgectl.apply.measured import Measurement
+from edgectl.cli.apply import _show_measured
 from tests.support.project import EDGECTL
 from tests.unit.cli.invoke import edgectl
 
@@ -80,6 +82,12 @@ def test_apply_tells_people_what_was_measured_and_released(small: ToyProject) ->
     assert "left to the warm-up of the devices" in done.stdout
     assert "Released shop generation 1" in done.stdout
     assert "done     import digits:1.0.0" in done.stderr
+
+
+def test_the_arena_of_a_microcontroller_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"target": "esp32-s3", "precision": "int8", "metrics": {}, "sizeBytes": 5427}
+    _show_measured([Measurement("pump:1.0.0", report | {"latency": {}, "arenaBytes": 3680}, {})])
+    assert "  pump:1.0.0 for esp32-s3: the arena takes 3.6 KiB\n" in capsys.readouterr().out
 
 
 def test_a_failed_gate_is_told_in_both_forms_with_its_exit_code(small: ToyProject) -> None:

@@ -102,6 +102,16 @@ def test_wrong_input_is_refused(digits: ServedModel, tensor: InputTensor, messag
         digits.infer(InferRequest((tensor,)))
 
 
+def test_a_model_of_bare_tensors_says_so_of_encoded_data(tmp_path: Path) -> None:
+    path = make_digits(tmp_path / "m")
+    signature = json.loads((path / "signature.json").read_bytes())
+    signature["inputs"][0]["transforms"] = []
+    (path / "signature.json").write_text(json.dumps(signature))
+    model = ServedModel.load(path, threads=1, limits=Limits())
+    with pytest.raises(InputError, match="but the model takes FP32: its manifest declares no pre"):
+        model.infer(InferRequest((_images(_samples()[0]),)))
+
+
 def test_a_batch_of_large_images_is_refused_before_any_is_decoded(digits: ServedModel) -> None:
     """Each would do alone; together they would keep everybody else waiting for a minute."""
     image = png_bomb(5000, 5000)  # its pixels are missing: decoding any would say so
