@@ -22,9 +22,9 @@ import transformers
 
 import directories
 from edgectl.build.kit.data import Samples, real_inputs
+from edgectl.build.kit.torchonnx import check_weights, compare, declare, program_to_onnx, write
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import Done, RefusalError, Task, main, report
-from exporting import check_weights, compare, declare, program_to_onnx, write
 from networks import Network, choose_network, network_kind
 
 if TYPE_CHECKING:

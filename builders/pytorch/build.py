@@ -17,8 +17,8 @@ import scripts
 from edgectl.build.kit.data import real_inputs
 from edgectl.build.kit.torchfile import archives, programs
 from edgectl.build.kit.torchfile import scripts as torchscripts
+from edgectl.build.kit.torchonnx import check_weights, compare, declare, program_to_onnx, write
 from edgectl.build.protocol import Done, Task, main, report
-from exporting import check_weights, compare, declare, program_to_onnx, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

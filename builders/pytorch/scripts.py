@@ -13,9 +13,9 @@ import torch
 from edgectl.build.kit.data import fixed_batch
 from edgectl.build.kit.torchfile.archives import SAVE_AGAIN
 from edgectl.build.kit.torchfile.scripts import nodes
+from edgectl.build.kit.torchonnx import unsupported
 from edgectl.build.kit.wording import first_line
 from edgectl.build.protocol import RefusalError, Task
-from exporting import unsupported
 
 if TYPE_CHECKING:
     from edgectl.build.kit.data import Samples

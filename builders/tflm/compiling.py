@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PRECISIONS = ("int8", "source")
+ARM, ESP = "cmsisNn", "espNn"
+"""Whose optimised kernels a project takes; other processors have the portable ones, and room."""
+ESP_ARCHITECTURES = frozenset({"xtensa", "riscv32"})
 
 
 def compile_model(task: Task) -> Done:
     """Check a full-integer .tflite file against the interpreter and the target, and emit a project.
 
-    Role: `model`. Params: `precision`, `inputs` and `outputs` as declared, `limits` in bytes
-    (`arena`, `modelSize`, `storage`, each optional). The output is a directory: `model.tflite` as
-    it came, its sources in `src/`, and skeletons for Arduino, ESP-IDF and Zephyr.
+    Role: `model`. Params: `precision`, `inputs` and `outputs` as declared, `architecture` of the
+    target, `limits` in bytes (`arena`, `modelSize`, `storage`, each optional). The output is a
+    directory: `model.tflite` as it came, its sources in `src/`, and skeletons for Arduino, ESP-IDF
+    and Zephyr.
     """
     report(0.1, "reading")
     check_precision(str(task.params["precision"]))
@@ -38,7 +42,8 @@ def compile_model(task: Task) -> Done:
     interpreter = open_interpreter(content, host_arena(model), task.model)
     session = TflmSession(interpreter, model)
     check_signature(session, task.params, task.model)
-    check_limits(task.params.get("limits") or {}, task.model, arena, scratch, len(content))
+    kernels = ESP if task.params.get("architecture") in ESP_ARCHITECTURES else ARM
+    check_limits(task.params.get("limits") or {}, task.model, arena, scratch[kernels], len(content))
     report(0.8, "writing the project")
     project = sources.describe(task.model, content, model, arena, scratch)
     write(Path("model"), content, {**sources.files(project), **boards.files(project)})
@@ -66,16 +71,17 @@ def check_precision(precision: str) -> None:
         )
 
 
-def check_limits(
-    limits: Mapping[str, Any], name: str, arena: int, scratch: Mapping[str, int], size: int
-) -> None:
-    """Refuse what needs more memory or flash than the target gives it."""
+def check_limits(limits: Mapping[str, Any], name: str, arena: int, scratch: int, size: int) -> None:
+    """Refuse what needs more memory or flash than the target gives it.
+
+    `arena` is what the portable kernels took and `scratch` what the target's own take beside it.
+    """
     limit = limits.get("arena")
-    needed = arena + scratch["cmsisNn"]
+    needed = arena + scratch
     if limit is not None and needed > limit:
         raise RefusalError(
             "arena-too-large",
-            f"{name} needs an arena of {needed} bytes (measured {arena}, and {scratch['cmsisNn']} "
+            f"{name} needs an arena of {needed} bytes (measured {arena}, and {scratch} "
             f"for the scratch of optimised kernels); the target allows {int(limit)}",
             hint="make the largest activations smaller (a stride earlier, fewer channels, a "
             "smaller input), or raise spec.constraints.arena of the Target if the RAM is there",

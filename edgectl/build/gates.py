@@ -55,7 +55,7 @@ def violations(
     A model that cannot run on the build machine (`deferred`) is left to the device's golden data
     and soak. `gates` is metric to `min`, `max`, `maxDrop` and `maxRise`, the last two against
     `baseline`, the metrics of the model as it came. `limits` are the target's: `latency` in seconds
-    (held against p99), `peakMemory`, `modelSize` and `arena` in bytes.
+    (held against p99), `power` in watts, `peakMemory`, `modelSize` and `arena` in bytes.
     """
     found: list[Refusal] = []
     for metric, gate in sorted(gates.items()):
@@ -125,9 +125,20 @@ def _measured(report: Mapping[str, Any], limits: Mapping[str, float]) -> Iterato
     p99, allowed = report["latency"].get("p99"), limits.get("latency")
     if p99 is not None and allowed is not None and p99 > allowed:
         yield Violation("p99 latency", format_seconds(p99), f"at most {format_seconds(allowed)}")
+    power, allowed = _power(report), limits.get("power")
+    if power is not None and allowed is not None and power > allowed:
+        yield Violation("power", f"{power:.1f} W", f"at most {allowed:g} W")
     peak, allowed = report.get("peakMemoryBytes"), limits.get("peakMemory")
     if peak is not None and allowed is not None and peak > allowed:
         yield Violation("peak memory", format_bytes(peak), f"at most {format_bytes(allowed)}")
+
+
+def _power(report: Mapping[str, Any]) -> float | None:
+    """Watts under inference, where energy was measured; an estimate is no measurement."""
+    energy = report.get("energy")
+    if energy is None or energy["source"] == "estimate":
+        return None
+    return float(energy["joules"] / report["latency"]["p50"])
 
 
 def require(variant: str, found: tuple[Refusal, ...]) -> None:

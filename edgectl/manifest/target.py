@@ -179,7 +179,9 @@ class Constraints(Element):
         examples=["100Mi"],
     )
     power: Watts | None = Field(
-        default=None, description="Most power under inference.", examples=["10W"]
+        default=None,
+        description="Most power under inference, where a build machine can measure it.",
+        examples=["10W"],
     )
 
 
@@ -251,8 +253,8 @@ class TargetSpec(Element):
         return precision == "int8" and static
 
     def limits(self) -> dict[str, float]:
-        """What a model may cost: `latency` in seconds, the rest in bytes; the hardware itself and
-        its resource class limit what the constraints leave open."""
+        """What a model may cost: `latency` in seconds, `power` in watts, the rest in bytes; the
+        hardware itself and its resource class limit what the constraints leave open."""
         said = self.constraints
         limits: dict[str, float | None] = {
             **PROFILE_LIMITS[self.profile],
@@ -261,6 +263,7 @@ class TargetSpec(Element):
                 name: limit
                 for name, limit in (
                     ("latency", said.latency),
+                    ("power", said.power),
                     ("peakMemory", said.peak_memory),
                     ("modelSize", said.model_size),
                     ("storage", said.storage),

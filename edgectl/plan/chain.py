@@ -191,7 +191,11 @@ def _built(
                 f"compile {name}",
                 model.repository,
                 builder=way.compiler,
-                params={**params, "limits": dict(target.limits)},
+                params={
+                    **params,
+                    "architecture": target.platform.architecture,
+                    "limits": dict(target.limits),
+                },
                 files=_data(calibration=model.calibration),
                 uses={"model": steps[-1]},
                 **shared,

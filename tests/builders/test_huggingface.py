@@ -19,7 +19,7 @@ from edgectl.build import toolchain
 from edgectl.build.builder import find_builder
 from edgectl.engine.transforms.text import Tokenize
 from edgectl.errors import ModelError
-from tests.support.builders import MANIFESTS, REPOSITORY
+from tests.support.builders import MANIFESTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,15 +245,6 @@ def test_the_shipped_tokenizer_makes_tokens_of_a_text() -> None:
     known = [names.id_to_token(int(token)) for token in made]
     assert known[:7] == ["[CLS]", "please", "turn", "on", "the", "lights", "[SEP]"]
     assert set(known[7:]) == {"[PAD]"}
-
-
-def test_both_torch_builders_convert_alike() -> None:
-    """No builder can import another's modules: the two copies are one module."""
-    first, second = (
-        (REPOSITORY / "builders" / name / "exporting.py").read_bytes()
-        for name in ("pytorch", "huggingface")
-    )
-    assert first == second
 
 
 def copied(source: Path, target: Path, **config: Any) -> Path:

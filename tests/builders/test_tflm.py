@@ -317,13 +317,14 @@ def test_refuses_what_does_not_fit_with_measured_against_allowed(
     build: Build, tmp_path: Path, limit: dict[str, int], said: str
 ) -> None:
     fits = compiled(build, CONVOLUTION, tmp_path, "convolution")
-    scratch = fits.metadata["kernelScratchBytes"]["cmsisNn"]
-    arena = fits.metadata["arenaBytes"] + scratch
-    error = refusal(build, CONVOLUTION, tmp_path, "convolution", limits=limit)
-    assert said.format(arena=arena, size=len(CONVOLUTION)) in str(error)
-    assert str(next(iter(limit.values()))) in str(error)
-    exact = {"arena": arena, "modelSize": len(CONVOLUTION), "storage": len(CONVOLUTION)}
-    compiled(build, CONVOLUTION, tmp_path, "convolution", limits=exact)
+    for architecture, kernels in (("arm", "cmsisNn"), ("xtensa", "espNn")):
+        arena = fits.metadata["arenaBytes"] + fits.metadata["kernelScratchBytes"][kernels]
+        board: dict[str, Any] = {"architecture": architecture}
+        error = refusal(build, CONVOLUTION, tmp_path, "convolution", limits=limit, **board)
+        assert said.format(arena=arena, size=len(CONVOLUTION)) in str(error)
+        assert str(next(iter(limit.values()))) in str(error)
+        exact = {"arena": arena, "modelSize": len(CONVOLUTION), "storage": len(CONVOLUTION)}
+        compiled(build, CONVOLUTION, tmp_path, "convolution", limits=exact, **board)
 
 
 def test_evaluates_by_the_interpreter_and_says_the_arena(build: Build, tmp_path: Path) -> None:

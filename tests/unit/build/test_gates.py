@@ -61,6 +61,11 @@ def test_a_metric_that_is_not_a_number_does_not_pass() -> None:
         ({"sizeBytes": 2048}, {"modelSize": 1024}, "model size is 2.0 KiB"),
         ({"latency": {"p99": 0.03}}, {"latency": 0.02}, "p99 latency is 30.0 ms"),
         ({"peakMemoryBytes": 2048}, {"peakMemory": 1024}, "peak memory is 2.0 KiB"),
+        (
+            {"energy": {"joules": 0.3, "source": "rapl"}, "latency": {"p50": 0.02, "p99": 0.03}},
+            {"power": 10.0},
+            "power is 15.0 W, allowed is at most 10 W",
+        ),
     ],
 )
 def test_limits_of_the_target(
@@ -72,6 +77,12 @@ def test_limits_of_the_target(
 
 def test_a_latency_left_to_the_device_is_not_judged() -> None:
     assert found(report(), limits={"latency": 1e-9, "peakMemory": 1}) == []
+
+
+def test_an_estimate_of_energy_is_not_judged() -> None:
+    energy = {"joules": 0.3, "source": "estimate"}
+    measured = report(energy=energy, latency={"p50": 0.02, "p99": 0.03})
+    assert found(measured, limits={"power": 10.0}) == []
 
 
 GOLDEN = {"problems": ["output 'a' is missing", "output 'b' holds NaN or infinite values"]}

@@ -35,12 +35,13 @@ _NODE = re.compile(r"Error when translating node %([\w.]+)")
 def program_to_onnx(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     """Convert a program; refuses an operator without an ONNX form, naming it and its node."""
     try:
-        converted = torch.onnx.export(
+        converted: Any = torch.onnx.export(
             program, (), dynamo=True, opset_version=OPSET, verbose=False, external_data=False
         )
     except Exception as error:
         raise _refused(error) from error
-    return converted.model_proto
+    model: onnx.ModelProto = converted.model_proto
+    return model
 
 
 def _refused(error: Exception) -> RefusalError:
