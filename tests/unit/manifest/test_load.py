@@ -108,7 +108,7 @@ def test_problems_of_all_files_are_told_in_one_run_in_order(project: Path) -> No
 @pytest.mark.parametrize(
     ("wrong", "meant"),
     [
-        ("nuc", "did you mean 'intel-nuc' or 'intel-nuc-igpu'?"),
+        ("nuc", "did you mean 'intel-nuc', 'intel-nuc-igpu' or 'intel-nuc-openvino'?"),
         ("raspberry-pi", "did you mean 'raspberry-pi-4' or 'raspberry-pi-5'?"),
         ("intel-nux", "did you mean 'intel-nuc'?"),
     ],
