@@ -13,6 +13,8 @@ from edgectl.manifest.load import load_project
 from tests.support.project import Project
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgectl.manifest.collection import ManifestSet
 
 pytestmark = pytest.mark.slow
@@ -39,27 +41,41 @@ spec:
   inputs: [{name: x, datatype: FP32, shape: [1, 4]}]
   outputs: [{name: y, datatype: FP32, shape: [1, 1]}]
   evaluation: {path: welds.npz, labels: depth}
+  golden: {path: welds-golden.npz}
 ---
 apiVersion: edgectl.dev/v1alpha1
 kind: Target
-metadata: {name: jetson-jetpack-6.0}
+metadata: {name: jetson-jetpack-6}
 spec:
   platform: {os: linux, architecture: arm64}
   family: jetson
-  accelerators: [{kind: gpu, computeCapability: "8.7"}]
+  profile: medium
+  cpu: {model: Arm Cortex-A78AE, cores: 6}
+  accelerators: [{kind: gpu, model: NVIDIA Ampere, computeCapability: "8.7"}]
   memory: 8Gi
   storage: 64G
   engine: {name: tensorrt, version: "==10.3.0"}
+  precisions: [fp16]
 ---
 apiVersion: edgectl.dev/v1alpha1
 kind: Fleet
 metadata: {name: engines}
 spec:
   selector: {matchLabels: {kind: engines}}
-  targets: [jetson-jetpack-6.0]
+  targets: [jetson-jetpack-6]
   models: [{name: welds}]
   rings: [{name: all}]
 """
+
+
+def add_engine(folder: Path) -> None:
+    """A model whose source is a TensorRT engine, with a Target and a Fleet for it."""
+    (folder / "welds.engine").write_bytes(ENGINE)
+    rows = np.random.default_rng(0).random((8, 4), np.float32)
+    depths = rows.sum(axis=1, keepdims=True)
+    np.savez(folder / "welds.npz", x=rows, depth=depths[:, 0])
+    np.savez(folder / "welds-golden.npz", x=rows[:1], y=depths[:1])
+    (folder / "welds.yaml").write_text(ENGINE_MANIFESTS)
 
 
 class Applied:
@@ -77,10 +93,7 @@ class Applied:
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Applied:
     project = Project(tmp_path_factory.mktemp("recipes") / "repo", recipes=True)
-    (project.root / "models" / "welds.engine").write_bytes(ENGINE)
-    rows = np.random.default_rng(0).random((8, 4), np.float32)
-    np.savez(project.root / "models" / "welds.npz", x=rows, depth=rows.sum(axis=1))
-    (project.root / "models" / "welds.yaml").write_text(ENGINE_MANIFESTS)
+    add_engine(project.root / "models")
     for target in (project.root / "targets").glob("*.yaml"):
         # The machine of a test shares its cores: what it does in time says nothing about a NUC.
         target.write_text(re.sub(r"latency: \S+,", "latency: 10s,", target.read_text()))
@@ -116,7 +129,7 @@ def test_quality_is_measured_wherever_an_engine_runs_here(applied: Applied) -> N
     assert left == {
         ("glyphs-coreml:1.0.0", "iphone"),
         ("glyphs:1.0.0", "iphone"),
-        ("welds:1.0.0", "jetson-jetpack-6.0"),
+        ("welds:1.0.0", "jetson-jetpack-6"),
     }
     for key in left:
         report = applied.variants[key]["report"]
