@@ -60,7 +60,9 @@ def show_plan(plan: Plan) -> None:
     actions = [str(change.action) for change in plan.models]
     actions += [str(change.action) for change in plan.fleets]
     counts = ", ".join(
-        f"{actions.count(action)} to {action}" for action in _SIGNS if action in actions
+        f"{actions.count(action)} {'' if action == 'blocked' else 'to '}{action}"
+        for action in _SIGNS
+        if action in actions
     )
     if not plan.changed:
         click.echo("No changes: the registry says what the manifests say.")
