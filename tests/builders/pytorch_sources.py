@@ -5,14 +5,13 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from edgectl.errors import ModelError
+from tests.builders.refusals import refused_import
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.build.runner import Result
+    from edgectl.errors import ModelError
     from tests.builders.conftest import Build
 
 MAKER = dedent("""
@@ -153,8 +152,4 @@ def imported(build: Build, source: Path, **params: Any) -> Result:
 
 
 def refusal(build: Build, source: Path, **params: Any) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        imported(build, source, **(ROWS | params))
-    assert "builder 'pytorch' refuses to import it" in caught.value.message
-    assert caught.value.hint
-    return caught.value
+    return refused_import(build, "pytorch", source, ROWS | params)

@@ -19,6 +19,7 @@ from edgectl.build import toolchain
 from edgectl.build.builder import find_builder
 from edgectl.engine.transforms.text import Tokenize
 from edgectl.errors import ModelError
+from tests.builders.refusals import refused_import
 from tests.support.builders import MANIFESTS
 
 if TYPE_CHECKING:
@@ -107,11 +108,7 @@ def imported(build: Build, source: Path, **params: Any) -> Result:
 
 
 def refusal(build: Build, source: Path, **params: Any) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        imported(build, source, **(TEXT | params))
-    assert "builder 'huggingface' refuses to import it" in caught.value.message
-    assert caught.value.hint
-    return caught.value
+    return refused_import(build, "huggingface", source, TEXT | params)
 
 
 @pytest.mark.parametrize(
