@@ -81,7 +81,14 @@ class App:
             case ["v2", "repository", "index"]:
                 _allow(scope, "POST")
                 return Response.json(metadata.index(self._models()))
+        response = self._about(path)
+        if response is None:
+            raise HttpError(HTTPStatus.NOT_FOUND, f"there is nothing at {scope['path'][:200]}")
         _allow(scope, "GET", "HEAD")
+        return response
+
+    def _about(self, path: list[str]) -> Response | None:
+        """What is only read; None if there is no such thing."""
         match path:
             case ["v2"]:
                 return Response.json(metadata.server(__version__))
@@ -96,7 +103,7 @@ class App:
                 return self._render_metrics()
             case ["edgectl", "v1", "slot"]:
                 return Response.json(self._deployment.status())
-        raise HttpError(HTTPStatus.NOT_FOUND, f"there is nothing at {scope['path'][:200]}")
+        return None
 
     def _about_model(self, name: str, rest: list[str]) -> Response:
         version = None
@@ -147,20 +154,16 @@ class App:
     ) -> Response:
         """Read, infer, encode; whatever is wrong with the request becomes a 4xx HttpError."""
         headers = scope["headers"]
-        if header(headers, b"content-encoding") not in (None, b"identity"):
-            raise HttpError(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding"
-            )
-        body = await self._bodies.read(headers, receive)
         try:
-            request = _parse(model, headers, body)
-            if self._is_quick(model, request, len(body)):
-                answer, length, seconds = _infer_and_encode(model, request)
-            else:
-                answer, length, seconds = await self._run_in_pool(model, request)
+            async with self._bodies.read(headers, receive) as body:
+                request = _parse(model, headers, body)
+                if self._is_quick(model, request, len(body)):
+                    answer, length, seconds = _infer_and_encode(model, request)
+                else:
+                    answer, length, seconds = await self._run_in_pool(model, request)
         except InputError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
-        except HttpError:
+        except (HttpError, ClientGoneError):
             raise
         except Exception as error:
             _log.exception("model %s %s failed to answer", model.name, model.version)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edgectl.serve.inflate import CODINGS, Inflater
+
 if TYPE_CHECKING:
     from asyncio.events import TimerHandle
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 
     Message = MutableMapping[str, Any]
     Scope = MutableMapping[str, Any]
@@ -75,8 +78,16 @@ class Response:
         await send({"type": "http.response.body", "body": self.body})
 
 
+@dataclass(slots=True)
+class _Body:
+    """What has arrived of one body."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
 class BodyReader:
-    """Reads request bodies, bounding each one, and all that are being read together."""
+    """Reads request bodies, bounding each one, and all that are in memory together."""
 
     def __init__(self, limit: int, *, total_limit: int, seconds: float) -> None:
         self._limit = limit
@@ -84,40 +95,54 @@ class BodyReader:
         self._seconds = seconds
         self._held = 0
 
-    async def read(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
-        """The body; raises HttpError (408, 413, 503) and ClientGoneError."""
+    @asynccontextmanager
+    async def read(
+        self, headers: list[tuple[bytes, bytes]], receive: Receive
+    ) -> AsyncIterator[bytes]:
+        """The body, decompressed, which counts as held until the block ends.
+
+        Raises HttpError (408, 413, 415, 503), ClientGoneError, and InputError if it is not
+        compressed as it says.
+        """
         declared = content_length(headers)
         if declared is not None and declared > self._limit:
             raise self._too_large()
+        inflater = _inflater(headers)
+        body = _Body()
         try:
-            async with asyncio.timeout(self._seconds):
-                return await self._read(receive)
-        except TimeoutError as error:
-            raise HttpError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"the body did not arrive within {self._seconds:g} seconds",
-            ) from error
-
-    async def _read(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                chunk = message["body"]
-                chunks.append(chunk)
-                size += len(chunk)
-                self._held += len(chunk)
-                self._check(size)
-                if not message["more_body"]:
-                    return b"".join(chunks)
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await self._receive(body, receive, inflater)
+            except TimeoutError as error:
+                raise HttpError(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    f"the body did not arrive within {self._seconds:g} seconds",
+                ) from error
+            yield b"".join(body.pieces)
         finally:
-            self._held -= size
+            self._held -= body.size
 
-    def _check(self, size: int) -> None:
-        if size > self._limit:
+    async def _receive(self, body: _Body, receive: Receive, inflater: Inflater | None) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            if inflater is None:
+                self._take(body, message["body"])
+            else:
+                for piece in inflater.feed(message["body"]):
+                    self._take(body, piece)
+                    await asyncio.sleep(0)  # others are answered while much comes out of little
+            if not message["more_body"]:
+                break
+        if inflater is not None:
+            inflater.end()
+
+    def _take(self, body: _Body, piece: bytes) -> None:
+        body.pieces.append(piece)
+        body.size += len(piece)
+        self._held += len(piece)
+        if body.size > self._limit:
             raise self._too_large()
         if self._held > self._total_limit:
             raise HttpError(
@@ -131,6 +156,20 @@ class BodyReader:
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"the body is over the limit of {self._limit} bytes",
         )
+
+
+def _inflater(headers: list[tuple[bytes, bytes]]) -> Inflater | None:
+    """What decompresses the body; raises HttpError (415) if nothing does."""
+    coding = (header(headers, b"content-encoding") or b"identity").decode("latin-1").lower()
+    if coding == "identity":
+        return None
+    if coding not in CODINGS:
+        raise HttpError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Encoding {coding[:40]!r} is not supported: send gzip, deflate or none",
+            headers=((b"accept-encoding", b"gzip, deflate"),),
+        )
+    return Inflater(coding)
 
 
 def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
@@ -156,6 +195,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     _timer: TimerHandle | None = None
+    _refused = False
     _reading_head = True
     _head_size = 0
     _body_done = True
@@ -172,10 +212,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that has no end."""
+        if self._refused:
+            return
         super().data_received(data)
         if self._reading_head:
             self._head_size += len(data)
-            if self._head_size > _HEAD_LIMIT and not self.transport.is_closing():
+            if self._head_size > _HEAD_LIMIT and not self._refused:
                 self.send_400_response(f"The request's head is over {_HEAD_LIMIT} bytes.")
 
     def on_message_begin(self) -> None:
@@ -204,13 +246,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer(_LINGER_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, in the form of every other error."""
+        """Refuse what is not HTTP, in the form of every other error.
+
+        The rest of it is thrown away for a while, so that the client gets to read why.
+        """
         body = json.dumps({"error": msg}).encode()
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
         )
-        self.transport.close()
+        self.transport.write_eof()
+        self._refused = True
+        self._start_timer(_HEAD_SECONDS)
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

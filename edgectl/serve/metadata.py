@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from edgectl.serve.model import ServedModel
 
 _TRITON_NAMES = {"BYTES": "TYPE_STRING"}
+_FORMATS = {
+    "onnxruntime": "onnx", "openvino": "ir", "tensorrt": "plan", "litert": "tflite",
+    "tflm": "tflite", "coreml": "mlpackage",
+}  # fmt: skip
 
 
 def server(version: str) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def model(signature: ModelSignature) -> dict[str, Any]:
     return {
         "name": signature.name,
         "versions": [signature.version],
-        "platform": f"{_engine(signature)}_onnx",
+        "platform": _platform(signature),
         "inputs": [_tensor(spec) | _encoded(spec) for spec in signature.inputs],
         "outputs": [_tensor(spec) for spec in served_outputs(signature)],
     }
@@ -44,7 +48,7 @@ def config(signature: ModelSignature) -> dict[str, Any]:
     (`max_batch_size` 0), because the batch is an ordinary dimension of them."""
     return {
         "name": signature.name,
-        "platform": f"{_engine(signature)}_onnx",
+        "platform": _platform(signature),
         "backend": _engine(signature),
         "max_batch_size": 0,
         "input": [_triton(spec) for spec in signature.inputs],
@@ -62,6 +66,12 @@ def index(models: Mapping[str, ServedModel]) -> list[dict[str, str]]:
 
 def _engine(signature: ModelSignature) -> str:
     return str(signature.engine.get("name", "onnxruntime"))
+
+
+def _platform(signature: ModelSignature) -> str:
+    """Engine and format, as the protocol has it: `<project>_<format>`."""
+    engine = _engine(signature)
+    return f"{engine}_{_FORMATS[engine]}" if engine in _FORMATS else engine
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

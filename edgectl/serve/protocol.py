@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ JSON_LIMIT = 4 << 20
 many times the memory. Larger tensors go as binary data."""
 HEADER_LENGTH = "inference-header-content-length"
 _MAX_TENSORS = 256
+_MAX_OBJECTS = 4 * _MAX_TENSORS + 64
+"""Tensors of both lists, each with its parameters, and some that nobody here reads."""
 _MAX_NAME = 256
 
 
@@ -174,7 +177,9 @@ def encode_response(
 
 def _parse_json(data: bytes) -> object:
     try:
-        value: object = json.loads(data, parse_constant=_refuse_constant)
+        value: object = json.loads(
+            data, parse_constant=_refuse_constant, object_pairs_hook=_Objects().make
+        )
     except RecursionError as error:
         raise InputError("the JSON is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -182,6 +187,26 @@ def _parse_json(data: bytes) -> object:
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from error
     return value
+
+
+class _Objects:
+    """The objects of one JSON text: not too many, and no key twice, of which each reader would
+    believe another."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_OBJECTS
+
+    def make(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Make one object; raises ValueError."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"more than {_MAX_OBJECTS} objects")
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise ValueError(f"the key {twice[:_MAX_NAME]!r} is there twice")
+        return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -75,6 +75,19 @@ def test_tensors(
     assert result.get_response()["model_version"] == "1.0.0"
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_compressed_requests(client: Any, batch: Any, expected: Any, coding: str) -> None:
+    tensor = triton.InferInput("image", list(batch.shape), "FP32")
+    tensor.set_data_from_numpy(batch)
+    result = client.infer(
+        "digits",
+        [tensor],
+        request_compression_algorithm=coding,
+        response_compression_algorithm=coding,
+    )
+    np.testing.assert_allclose(result.as_numpy("logits"), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_no_outputs_named(client: Any, batch: Any, expected: Any) -> None:
     tensor = triton.InferInput("image", list(batch.shape), "FP32")
     tensor.set_data_from_numpy(batch)

@@ -88,6 +88,8 @@ def _with(**changes: Any) -> bytes:
         (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}]}', "NaN"),
         (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[-Infinity]}]}', "Inf"),
         (b'{"inputs":[{"name":"x","shape":[' + b"9" * 5000 + b'],"datatype":"FP32"}]}', "JSON"),
+        (b'{"inputs":[],"id":"7","inputs":[]}', "the key 'inputs' is there twice"),
+        (_body(a=[{}] * 2000), "more than 1088 objects"),
         (b"{}", "'inputs' must be a list"),
         (_body(inputs=[]), "at least one"),
         (_body(inputs=[1]), "an input must be"),
