@@ -54,10 +54,10 @@ def apply(
     """
     from edgectl.apply.run import Applier
     from edgectl.apply.workspace import Workspace
+    from edgectl.cli.errors import show_error
     from edgectl.cli.password import read_password
     from edgectl.cli.plan import plan_json, show_plan
     from edgectl.cli.progress import show_progress
-    from edgectl.cli.root import show_error
     from edgectl.plan.compare import make_plan
 
     # CI systems cancel a job with SIGTERM: end as on Ctrl-C, with no toolchain left running.

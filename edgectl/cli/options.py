@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgectl.cli.errors import want_json
 from edgectl.oci.access import Access
 
 if TYPE_CHECKING:
@@ -24,15 +25,23 @@ project_option = click.option(
     help="Directory of edgectl.yaml.  [default: here]",
 )
 
+
+def _note_output(_context: click.Context, _option: click.Parameter, form: str) -> str:
+    """Who reads the result as JSON reads the errors so too."""
+    if form == "json":
+        want_json()
+    return form
+
+
 output_option = click.option(
     "--output",
     "-o",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How to print the result.",
+    callback=_note_output,
+    help="How to print the result, and errors.",
 )
-
 
 password_option = click.option(
     "--key-password-file",

@@ -4,25 +4,14 @@ device needs only what its own verbs need."""
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
-import traceback
 from typing import Any
 
 import click
 
 from edgectl import __version__
-from edgectl.errors import ConfigError, EdgectlError
-
-_USAGE_EXIT = 64
-"""sysexits.h EX_USAGE: 2 is taken by `plan --detailed-exitcode`."""
-_INTERRUPTED_EXIT = 130
-_EXTRAS = {
-    **dict.fromkeys(("httptools", "numpy", "onnxruntime", "PIL", "uvicorn"), "device"),
-    **dict.fromkeys(("jinja2", "uv"), "build"),
-}
-"""Top-level module to the extra of edgectl that brings it."""
+from edgectl.cli import errors
 
 VERBS = {
     "agent": "Run this device: poll, verify, switch, roll back.",
@@ -81,73 +70,16 @@ class _LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and turn every error into a message, a hint and an exit code."""
         kwargs["standalone_mode"] = False
-        kwargs["color"] = _color()
+        kwargs["color"] = errors.color()
+        errors.start_run()
         try:
             code = super().main(*args, **kwargs)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(_USAGE_EXIT)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
-            sys.exit(_INTERRUPTED_EXIT)
-        except EdgectlError as error:
-            show_error(error)
-            sys.exit(error.exit_code)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except Exception as error:  # noqa: BLE001 - the last resort, so that users never see a traceback
-            missing = _missing_extra(error)
-            if missing is not None:
-                show_error(missing)
-                sys.exit(missing.exit_code)
-            _show_bug(error)
-            sys.exit(1)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - users never see a traceback
+            sys.exit(errors.exit_code_of(error))
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def _color() -> bool | None:
-    """False where the user wants no colours (no-color.org); None lets a terminal decide."""
-    return False if os.environ.get("NO_COLOR") else None
-
-
-def show_error(error: EdgectlError) -> None:
-    """Print an error to stderr, as JSON where the caller asked for JSON (`EDGECTL_ERRORS=json`)."""
-    if os.environ.get("EDGECTL_ERRORS") == "json":
-        value = {
-            "code": error.code,
-            "message": error.message,
-            "hint": error.hint,
-            "retry": error.retry,
-            "exitCode": error.exit_code,
-        }
-        click.echo(json.dumps(value), err=True)
-        return
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True, color=_color())
-    click.echo(error.message, err=True)
-    if error.hint:
-        click.secho("  Next: ", fg="cyan", nl=False, err=True, color=_color())
-        click.echo(error.hint, err=True)
-
-
-def _missing_extra(error: Exception) -> EdgectlError | None:
-    """What to install, if the error is that a package of an extra is not there."""
-    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if name not in _EXTRAS:
-        return None
-    return ConfigError(
-        f"this needs {name}, which is not installed",
-        hint=f"pip install 'edgectl[{_EXTRAS[name]}]'",
-    )
-
-
-def _show_bug(error: Exception) -> None:
-    if os.environ.get("EDGECTL_DEBUG"):
-        traceback.print_exception(error)
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True, color=_color())
-    click.echo(f"this is a bug in edgectl: {type(error).__name__}: {error}", err=True)
-    click.secho("  Next: ", fg="cyan", nl=False, err=True, color=_color())
-    click.echo("run again with EDGECTL_DEBUG=1 and report what it prints", err=True)
 
 
 @click.group(
