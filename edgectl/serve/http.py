@@ -217,7 +217,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._reading_head:
             self._head_size += len(data)
-            if self._head_size > _HEAD_LIMIT and not self._refused:
+            over = self._head_size > _HEAD_LIMIT
+            if over and not (self._refused or self.transport.is_closing()):
                 self.send_400_response(f"The request's head is over {_HEAD_LIMIT} bytes.")
 
     def on_message_begin(self) -> None:
@@ -248,16 +249,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in the form of every other error.
 
-        The rest of it is thrown away for a while, so that the client gets to read why.
+        What still comes of an endless head is thrown away for a while, as that of a body.
         """
         body = json.dumps({"error": msg}).encode()
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
         )
-        self.transport.write_eof()
-        self._refused = True
-        self._start_timer(_HEAD_SECONDS)
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write_eof()
+            self._refused = True
+            self._start_timer(_HEAD_SECONDS)
+        else:
+            self.transport.close()
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

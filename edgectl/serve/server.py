@@ -110,6 +110,7 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
+                log_level="error",  # what a client does wrong is said to the client
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

@@ -190,6 +190,7 @@ def _talk(server: Server, data: bytes) -> bytes:
         b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n" % _INFER.encode(),
         b"GET /\xff HTTP/1.1\r\n\r\n",
     ],
 )
