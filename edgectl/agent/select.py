@@ -64,11 +64,16 @@ class Choice:
 
 
 def select(descriptors: Iterable[Descriptor], facts: Facts) -> Choice:
-    """Choose among the manifests of a model's index."""
+    """Choose among the manifests of a model's index.
+
+    Those without a target are no variants: they describe the model to tools that know only images.
+    """
     rejected: list[Rejection] = []
     fitting: list[Variant] = []
     for descriptor in descriptors:
-        target = descriptor.annotations.get(f"{_ANNOTATION}target", str(descriptor.digest))
+        target = descriptor.annotations.get(f"{_ANNOTATION}target")
+        if target is None:
+            continue
         try:
             variant = _variant(descriptor, target)
             reason = "; ".join(_objections(variant, facts))

@@ -109,15 +109,15 @@ def _digest(built: StepResult) -> Digest:
 def index(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     """The index of a model version, over the variants that passed."""
     repository = run.store.repository(step.repository)
-    variants = [
-        modelpack.descriptor_of(
+    entries = [
+        modelpack.Entry(
             _manifest(repository, result.manifest),
             Platform.from_json(outcomes[step.uses[target]].step.params["platform"]),
         )
-        for target, result in sorted(_results(step, outcomes).items())
+        for target, result in _results(step, outcomes).items()
     ]
-    made = modelpack.model_index(step.params["name"], step.params["version"], variants)
-    return repository.push_manifest(made.to_bytes(), made.media_type)
+    made = modelpack.model_index(step.params["name"], step.params["version"], entries)
+    return push_image(repository, made)
 
 
 def image(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:

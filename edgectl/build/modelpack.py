@@ -13,9 +13,10 @@ from edgectl.digest import Digest, canonical_json
 from edgectl.engine.session import MODEL_FILES
 from edgectl.engine.transforms import encoded_kind
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, Platform
+from edgectl.oci.image import Image, Layer, MultiArchImage, build_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from edgectl.engine.signature import ModelSignature
 
@@ -28,6 +29,7 @@ DATASET_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 INDEX_TYPE = "application/vnd.edgectl.model.v1+json"
 FILEPATH = "org.cncf.model.filepath"
+_TARGET = "dev.edgectl.target"
 
 _INPUT_TYPES = {"image": "image", "audio": "audio", "text": "text"}
 """Kind of encoded input to what docs/config.md calls it; anything else is `other`."""
@@ -101,28 +103,64 @@ def pack(
     return Package(manifest, made | {Digest.of(config): config})
 
 
-def descriptor_of(manifest: Manifest, platform: Platform) -> Descriptor:
-    """A package's descriptor in its model's index: all that a device needs for choosing."""
-    return Descriptor.of(
-        manifest.to_bytes(),
-        manifest.media_type,
-        annotations=manifest.annotations,
-        artifact_type=MANIFEST_TYPE,
-        platform=platform,
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A package in its model's index."""
+
+    manifest: Manifest
+    platform: Platform
+
+    @property
+    def target(self) -> str:
+        """The name of the target that it was built for."""
+        return self.manifest.annotations[_TARGET]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What the index says of it: all that a device needs for choosing."""
+        return Descriptor.of(
+            self.manifest.to_bytes(),
+            self.manifest.media_type,
+            annotations=self.manifest.annotations,
+            artifact_type=MANIFEST_TYPE,
+            platform=self.platform,
+        )
+
+
+def model_index(name: str, version: str, entries: Iterable[Entry]) -> MultiArchImage:
+    """The index of one model version: an overview per platform, then the entries by target.
+
+    Tools that know only images take the first entry of their platform, and refuse a ModelPack
+    configuration (docs/adr/0014-overviews.md). They find the overview: an image configuration
+    whose layers are the files of the platform's entries, which are there already.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.target)
+    titles = {
+        "org.opencontainers.image.title": name,
+        "org.opencontainers.image.version": version,
+    }
+    platforms = sorted({entry.platform for entry in ordered}, key=str)
+    overviews = tuple(
+        _overview(platform, [entry for entry in ordered if entry.platform == platform], titles)
+        for platform in platforms
     )
-
-
-def model_index(name: str, version: str, variants: Iterable[Descriptor]) -> Index:
-    """The index of one model version, its variants in the order of their targets' names."""
-    ordered = sorted(variants, key=lambda variant: variant.annotations["dev.edgectl.target"])
-    return Index(
-        tuple(ordered),
+    index = Index(
+        (*(overview.descriptor for overview in overviews), *(each.descriptor for each in ordered)),
         artifact_type=INDEX_TYPE,
-        annotations={
-            "org.opencontainers.image.title": name,
-            "org.opencontainers.image.version": version,
-        },
+        annotations=titles,
     )
+    return MultiArchImage(overviews, index.to_bytes())
+
+
+def _overview(platform: Platform, entries: Sequence[Entry], titles: Mapping[str, str]) -> Image:
+    layers: dict[Digest, Layer] = {}
+    for entry in entries:
+        for file in entry.manifest.layers:
+            history = f"edgectl: {file.annotations[FILEPATH]} for {entry.target}"
+            layers.setdefault(file.digest, Layer(file, file.digest, history))
+    targets = ",".join(entry.target for entry in entries)
+    labels = {**titles, "dev.edgectl.targets": targets}
+    return build_image(platform, tuple(layers.values()), {"Labels": labels}, titles)
 
 
 def is_weight(path: str) -> bool:
@@ -150,7 +188,7 @@ def _annotations(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, 
     engine = variant.signature.engine
     requires = dict(variant.requires) | {"size": sum(layer.size for layer in layers)}
     return {
-        "dev.edgectl.target": variant.target,
+        _TARGET: variant.target,
         "dev.edgectl.engine": str(engine["name"]),
         "dev.edgectl.engine-version": str(engine["version"]),
         "dev.edgectl.precision": variant.precision,

@@ -17,7 +17,7 @@ import pytest
 from edgectl.agent.loop import poll_once
 from edgectl.agent.machine import State
 from edgectl.agent.report import status
-from edgectl.build.modelpack import descriptor_of, pack
+from edgectl.build.modelpack import Entry, pack
 from edgectl.engine.modeldir import ModelDirectory
 from edgectl.engine.recipe import Batch, Recipe
 from edgectl.errors import ConfigError, HealthError, StorageFullError
@@ -40,7 +40,7 @@ class TensorRtFleet(Fleet):
 
     def _push(
         self, repository: Repository, name: str, version: str, options: ModelOptions
-    ) -> Descriptor:
+    ) -> Entry:
         model = model_bytes(version, options)
         files = {"model.onnx": model, "recipe.json": RECIPE}
         variant = variant_of(name, version, replace(options, engine_version=">=10.3"))
@@ -56,7 +56,7 @@ class TensorRtFleet(Fleet):
         for blob in package.manifest.blobs:
             repository.push_blob(blob, package.blobs.get(blob.digest) or blobs[blob.digest])
         repository.push_manifest(package.manifest.to_bytes(), OCI_MANIFEST)
-        return descriptor_of(package.manifest, options.platform)
+        return Entry(package.manifest, options.platform)
 
 
 @pytest.fixture

@@ -17,12 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edgectl.agent.config import load
-from edgectl.build.modelpack import Package, Variant, descriptor_of, model_index, pack
+from edgectl.build.modelpack import Entry, Package, Variant, model_index, pack
 from edgectl.engine.signature import ModelSignature, TensorSpec
-from edgectl.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
-from edgectl.trust import keys, signature
+from edgectl.oci.descriptor import OCI_MANIFEST, Descriptor, Platform
+from edgectl.oci.image import push_image
+from edgectl.trust import keys
 from edgectl.trust.release import FleetRelease, ModelRef, Ring, Selector, SoakSettings
 from edgectl.trust.repository import TrustRepository
+from edgectl.trust.tree import sign_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,12 +157,10 @@ class Fleet:
         """Push a model with one variant to each of `options`, and sign all of it."""
         repository = self.store.repository(f"models/{name}")
         variants = [options] if isinstance(options, ModelOptions) else list(options)
-        descriptors = [self._push(repository, name, version, variant) for variant in variants]
-        index = model_index(name, version, descriptors)
-        pushed = repository.push_manifest(index.to_bytes(), OCI_INDEX, tag=version)
+        entries = [self._push(repository, name, version, variant) for variant in variants]
+        pushed = push_image(repository, model_index(name, version, entries), tag=version)
         if sign:
-            for descriptor in (*descriptors, pushed):
-                signature.sign(repository, descriptor, key or self.key)
+            sign_tree(repository, pushed, key or self.key)
         return ModelRef(name, version, repository.name, pushed.digest)
 
     def release(
@@ -202,12 +202,12 @@ class Fleet:
 
     def _push(
         self, repository: Repository, name: str, version: str, options: ModelOptions
-    ) -> Descriptor:
+    ) -> Entry:
         package, files = package_model(name, version, options)
         for blob in package.manifest.blobs:
             repository.push_blob(blob, package.blobs.get(blob.digest) or files[str(blob.digest)])
         repository.push_manifest(package.manifest.to_bytes(), OCI_MANIFEST)
-        return descriptor_of(package.manifest, options.platform)
+        return Entry(package.manifest, options.platform)
 
 
 def variant_of(name: str, version: str, options: ModelOptions) -> Variant:

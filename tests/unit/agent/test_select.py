@@ -53,6 +53,14 @@ def reason(descriptor: Descriptor, facts: Facts = PI5) -> str:
     return rejection.reason
 
 
+def test_what_is_for_no_target_is_no_variant() -> None:
+    overview = Descriptor.of(b"overview", OCI_MANIFEST, platform=ARM64)
+    choice = select([overview, PI5_VARIANT], PI5)
+    assert choice.descriptor == PI5_VARIANT
+    assert not choice.rejected
+    assert select([overview], PI5).chosen is None
+
+
 def test_exact_then_family_then_generic() -> None:
     everything = [JETSON, GENERIC, PI4_VARIANT, NUC, PI5_VARIANT]
     assert chosen(*everything) == "raspberry-pi-5"

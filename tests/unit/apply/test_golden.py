@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GOLDEN = {
     StepKind.PACKAGE: (1, "f8e5c29fa117229637da30864958af08bd3402abf02d536a80731220ea7554bf"),
-    StepKind.INDEX: (1, "142e9292f26810fac6856ff0e35ba36bbfee62f82e49948dfd3abc628ea7c2d9"),
+    StepKind.INDEX: (2, "a9c9f1463881b17f7168a8eaefcf5624044e1eefc213e74fdfbaebf9174e6b2f"),
     StepKind.IMAGE: (1, "50c121c2db299e045093275a546e1e4a456c7cc3f459b26908a07adf5e1f3a9f"),
     StepKind.ATTEST: (2, "a9e043a4441cae82ccaf515694d2b1a819053a9b64674f5e2dd246757706f352"),
 }
@@ -69,8 +69,8 @@ def make(kind: StepKind, tmp_path: Path) -> bytes:
     if kind is StepKind.PACKAGE:
         return packed.manifest.to_bytes()
     if kind is StepKind.INDEX:
-        variant = modelpack.descriptor_of(packed.manifest, PLATFORM)
-        return modelpack.model_index("toy", "1.0.0", [variant]).to_bytes()
+        entry = modelpack.Entry(packed.manifest, PLATFORM)
+        return modelpack.model_index("toy", "1.0.0", [entry]).index
     if kind is StepKind.IMAGE:
         weights = tmp_path / "model.onnx"
         weights.write_bytes(b"weights")

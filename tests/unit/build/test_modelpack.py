@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 
 from edgectl.build import modelpack
-from edgectl.build.modelpack import FILEPATH, Package, Variant, pack
+from edgectl.build.modelpack import FILEPATH, MANIFEST_TYPE, Entry, Package, Variant, pack
 from edgectl.digest import Digest
 from edgectl.engine.signature import ModelSignature, TensorSpec
 from edgectl.oci.descriptor import OCI_INDEX, Descriptor, Index, Manifest, Platform, parse_manifest
+
+if TYPE_CHECKING:
+    from edgectl.oci.image import MultiArchImage
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "modelpack"
 MODEL = Descriptor.of(b"weights", "application/octet-stream", annotations={"step": "file"})
@@ -120,26 +123,67 @@ def test_the_same_variant_has_the_same_digest(package: Package) -> None:
     assert other.manifest.to_bytes() != package.manifest.to_bytes()
 
 
-def test_the_index_says_what_a_device_chooses_by(package: Package) -> None:
-    pi = modelpack.descriptor_of(package.manifest, VARIANT.platform)
-    nuc_variant = replace(VARIANT, target="intel-nuc", platform=Platform("linux", "amd64"))
-    nuc = modelpack.descriptor_of(
-        pack(nuc_variant, model=MODEL, golden=GOLDEN, card=CARD).manifest, nuc_variant.platform
-    )
-    index = modelpack.model_index("digits", "1.0.0", [pi, nuc])
-    assert index.to_bytes() == modelpack.model_index("digits", "1.0.0", [nuc, pi]).to_bytes()
-    parsed = parse_manifest(index.to_bytes())
+NUC_VARIANT = replace(VARIANT, target="intel-nuc", platform=Platform("linux", "amd64"))
+
+
+def index_of(*variants: Variant) -> MultiArchImage:
+    packages = [pack(each, model=MODEL, golden=GOLDEN, card=CARD) for each in variants]
+    entries = [
+        Entry(made.manifest, each.platform) for made, each in zip(packages, variants, strict=True)
+    ]
+    return modelpack.model_index("digits", "1.0.0", entries)
+
+
+def parsed_index(made: MultiArchImage) -> Index:
+    parsed = parse_manifest(made.index)
     assert isinstance(parsed, Index)
+    return parsed
+
+
+def test_the_index_says_what_a_device_chooses_by(package: Package) -> None:
+    made = index_of(VARIANT, NUC_VARIANT)
+    assert made.index == index_of(NUC_VARIANT, VARIANT).index
+    parsed = parsed_index(made)
     assert parsed.media_type == OCI_INDEX
     assert parsed.artifact_type == "application/vnd.edgectl.model.v1+json"
-    assert [m.annotations["dev.edgectl.target"] for m in parsed.manifests] == [
+    entries = [each for each in parsed.manifests if "dev.edgectl.target" in each.annotations]
+    assert [each.annotations["dev.edgectl.target"] for each in entries] == [
         "intel-nuc",
         "raspberry-pi-5",
     ]
-    chosen = parsed.manifests[1]
+    chosen = entries[1]
+    assert chosen.digest == Digest.of(package.manifest.to_bytes())
     assert chosen.platform == Platform("linux", "arm64", "v8")
     assert chosen.annotations["dev.edgectl.engine"] == "onnxruntime"
     assert chosen.annotations["dev.edgectl.precision"] == "int8"
     requires = json.loads(chosen.annotations["dev.edgectl.requires"])
     size = sum(layer.size for layer in package.manifest.layers)
     assert requires == {"family": "raspberry-pi", "latency": 0.02, "size": size}
+
+
+def test_the_first_entry_of_a_platform_is_an_image_of_its_files(package: Package) -> None:
+    jetson = replace(VARIANT, target="jetson-orin-nano")
+    made = index_of(VARIANT, NUC_VARIANT, jetson)
+    parsed = parsed_index(made)
+    assert [each.artifact_type for each in parsed.manifests] == [None] * 2 + [MANIFEST_TYPE] * 3
+    amd64, arm64 = made.images
+    assert [each.digest for each in parsed.manifests[:2]] == [
+        amd64.descriptor.digest,
+        arm64.descriptor.digest,
+    ]
+    assert [each.platform for each in parsed.manifests[:2]] == [
+        NUC_VARIANT.platform,
+        VARIANT.platform,
+    ]
+    overview = parse_manifest(arm64.manifest)
+    assert isinstance(overview, Manifest)
+    assert overview.config.media_type == "application/vnd.oci.image.config.v1+json"
+    files = {layer.annotations[FILEPATH]: layer.digest for layer in overview.layers}
+    assert files["model.onnx"] == MODEL.digest
+    # The two targets differ in nothing that is in a file: what they share is listed once.
+    assert len(overview.layers) == len(package.manifest.layers)
+    config = json.loads(arm64.config)
+    assert config["architecture"] == "arm64"
+    assert config["config"]["Labels"]["dev.edgectl.targets"] == "jetson-orin-nano,raspberry-pi-5"
+    assert config["rootfs"]["diff_ids"] == [str(layer.digest) for layer in overview.layers]
+    assert len(config["history"]) == len(overview.layers)
