@@ -20,6 +20,7 @@ device:
   labels: {{site: berlin, ring: {ring}}}
 fleet: {fleet}
 registry: oci-layout:../../registry
+access: {{checkDirectory: true}}
 state: state
 trust: {{root: root.json}}
 keys: [../../keys/cosign.pub]

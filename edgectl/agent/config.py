@@ -34,6 +34,8 @@ class DeviceConfig:
     keys: tuple[Path, ...]
     """Public keys that models are signed with; any of them will do."""
     access: Access = field(default_factory=Access)
+    check_directory: bool = False
+    """Hash every blob of an `oci-layout:` registry before a release is taken from it."""
     simulate: str | None = None
     """Take the facts of this hardware profile (its name, or a file) instead of measuring them."""
     target: str | None = None
@@ -83,6 +85,7 @@ def _device_config(fields: Fields) -> DeviceConfig:
         fleet=fields.text("fleet", required=True),
         registry=registry,
         access=_access(access),
+        check_directory=access.flag("checkDirectory"),
         state=fields.path("state", required=True) or Path(),
         root=trust.file("root", required=True) or Path(),
         keys=fields.files("keys"),
@@ -101,6 +104,9 @@ def _device_config(fields: Fields) -> DeviceConfig:
     if config.simulate and config.target:
         fields.problem("facts has both simulate and target: simulate replaces measuring, "
                        "target names what is measured")  # fmt: skip
+    if config.check_directory and not registry.is_layout:
+        fields.problem(f"{access.name('checkDirectory')} is for a registry that is a directory, "
+                       "such as oci-layout:/mnt/stick/registry")  # fmt: skip
     if config.interval <= 0:
         fields.problem("poll.interval has to be longer than nothing")
     for section in (fields, device, access, trust, facts, server, poll, limits):

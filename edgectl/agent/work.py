@@ -92,6 +92,8 @@ class Work:
         from edgectl.agent.resolve import resolve
 
         device, config = self._device, self._device.config
+        if config.check_directory:
+            self._check_directory()
         trust = device.trust()
         trust.refresh()
         expires = trust.expires()
@@ -124,6 +126,16 @@ class Work:
             generation=release.generation,
             ring=ring.name,
         )
+
+    def _check_directory(self) -> None:
+        """Hash all that a registry directory holds, for this device or another."""
+        from edgectl.oci.layout import LayoutStore
+
+        store = self._device.registry
+        if isinstance(store, LayoutStore):  # device.yaml is refused otherwise
+            for repository in store.repositories():
+                for _ in repository.check_blobs():
+                    pause(0, self._device.stop)
 
     def download(self, operation: Operation) -> Operation:
         """Fetch every blob that is not here yet, resuming what was begun."""

@@ -130,22 +130,21 @@ class LayoutRepository:
         with self._errors(f"looking for {digest}"):
             return self._blob(digest).is_file()
 
-    def check_blobs(self) -> tuple[int, int]:
-        """Hash every blob that is there, referenced or not; returns their number and bytes.
+    def check_blobs(self) -> Iterator[int]:
+        """Hash every blob that is there, referenced or not, yielding the size of each.
 
         Raises IntegrityError naming the first one that is not what its name says.
         """
-        count = size = 0
         with self._errors("checking the blobs"):
             for path in sorted(self._blobs.glob("*")):
                 found = Digest.of_file(path)
                 if found.hex != path.name:
                     raise IntegrityError(
                         f"oci-layout:{self._path}: blob sha256:{path.name} hashes to {found}",
-                        hint="restore the blob, or delete it and apply again",
+                        hint="copy the directory again from where it was made; there, delete the "
+                        "blob and apply again",
                     )
-                count, size = count + 1, size + path.stat().st_size
-        return count, size
+                yield path.stat().st_size
 
     def read_blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[bytes]:
         """Stream a blob from `offset`, verified as `Repository.read_blob` says."""

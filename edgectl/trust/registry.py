@@ -37,8 +37,8 @@ def verify_layout(store: LayoutStore, keys: Sequence[PublicKey]) -> RegistrySumm
     repositories = tags = blobs = size = 0
     for repository in store.repositories():
         repositories += 1
-        count, read = repository.check_blobs()
-        blobs, size = blobs + count, size + read
+        sizes = list(repository.check_blobs())
+        blobs, size = blobs + len(sizes), size + sum(sizes)
         if repository.name == RELEASES:
             continue
         for tag in repository.tags():

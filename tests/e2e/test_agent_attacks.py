@@ -13,6 +13,7 @@ import pytest
 
 from edgectl.agent.loop import poll_once
 from edgectl.agent.report import status
+from edgectl.digest import Digest
 from edgectl.errors import (
     EdgectlError,
     IntegrityError,
@@ -20,14 +21,17 @@ from edgectl.errors import (
     SignatureError,
     StorageFullError,
 )
+from edgectl.oci import referrers
+from edgectl.oci.descriptor import Index, Manifest, parse_manifest
 from edgectl.oci.layout import LayoutStore
 from edgectl.serve.slot import read_link, read_slot, slot_path
-from edgectl.trust import attestation, keys
+from edgectl.trust import attestation, keys, referrer
 from tests.support.fleet import Fleet, ModelOptions
 from tests.support.namespaces import SmallDisk
 
 if TYPE_CHECKING:
     from edgectl.agent.config import DeviceConfig
+    from edgectl.trust.release import ModelRef
 
 EDGECTL = str(Path(sys.executable).with_name("edgectl"))
 
@@ -58,11 +62,29 @@ def blobs(fleet: Fleet) -> Path:
     return fleet.directory / "registry" / "models" / "brightness" / "blobs" / "sha256"
 
 
-def added_blobs(fleet: Fleet, version: str = "2.0.0") -> set[Path]:
-    """Publish and release a version; the blobs that it added."""
+def added_blobs(fleet: Fleet) -> set[Path]:
+    """Publish and release a version; the blobs that it added and a device reads."""
     before = set(blobs(fleet).iterdir())
-    fleet.release(fleet.publish_model(version=version))
-    return set(blobs(fleet).iterdir()) - before
+    model = fleet.publish_model(version="2.0.0")
+    fleet.release(model)
+    return set(blobs(fleet).iterdir()) - before - overview_blobs(fleet, model)
+
+
+def overview_blobs(fleet: Fleet, model: ModelRef) -> set[Path]:
+    """What an index holds for tools that know only images: no device reads it."""
+    repository = fleet.store.repository(model.repository)
+    index = parse_manifest(repository.read_manifest(str(model.digest))[1])
+    assert isinstance(index, Index)
+    (overview,) = (item for item in index.manifests if "dev.edgectl.target" not in item.annotations)
+    manifest = parse_manifest(repository.read_manifest(str(overview.digest))[1])
+    assert isinstance(manifest, Manifest)
+    listed = repository.resolve(referrers.fallback_tag(overview.digest))
+    assert listed is not None
+    unread = {overview.digest, manifest.config.digest, listed.digest}
+    for bundle in referrer.find(repository, overview):
+        _, data = repository.read_manifest(str(bundle.digest))
+        unread |= {bundle.digest, *(blob.digest for blob in referrer.blobs(data))}
+    return {blobs(fleet) / digest.hex for digest in unread}
 
 
 def test_unsigned(fleet: Fleet) -> None:
@@ -117,6 +139,22 @@ def test_any_byte_missing_from_any_blob_is_refused_by_name(fleet: Fleet) -> None
         refused_names.add(path.name)
         path.write_bytes(data)
     assert len(refused_names) >= 8
+
+
+def test_a_blob_for_nobody_here_is_refused_only_where_the_directory_is_checked(
+    fleet: Fleet,
+) -> None:
+    model = fleet.publish_model(version="2.0.0")
+    fleet.release(model)
+    damaged = min(overview_blobs(fleet, model) - {blobs(fleet) / Digest.of(b"{}").hex})
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    checking = fleet.config(access={"checkDirectory": True})
+    error = refused(checking)
+    assert isinstance(error, IntegrityError)
+    assert damaged.name in error.message
+    assert error.hint is not None
+    assert "copy the directory again" in error.hint
+    assert poll_once(fleet.config(), Event()).result == "updated"
 
 
 def test_any_byte_changed_is_refused_by_name(fleet: Fleet) -> None:

@@ -117,6 +117,17 @@ facts: {simulate: a, target: b}
     assert caught.value.hint
 
 
+def test_only_a_directory_can_be_checked_whole(directory: Path) -> None:
+    over_http = LEAST + "access: {checkDirectory: true}\n"
+    with pytest.raises(
+        ConfigError, match=r"access\.checkDirectory is for a registry that is a dir"
+    ):
+        load(write(directory, over_http))
+    stick = over_http.replace("registry.example.com/edge", "oci-layout:stick")
+    assert load(write(directory, stick)).check_directory
+    assert not load(write(directory, LEAST)).check_directory
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "http://a:b", "http://"])
 def test_server_addresses_that_cannot_be(directory: Path, url: str) -> None:
     with pytest.raises(ConfigError, match=r"server\.url: .* is not like"):
