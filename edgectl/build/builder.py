@@ -18,6 +18,7 @@ from edgectl.digest import Digest, canonical_json
 from edgectl.errors import ToolchainError
 from edgectl.manifest.formats import SourceFormats
 from edgectl.manifest.problem import suggest
+from edgectl.plan.backends import engines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,6 +97,7 @@ def source_formats(builders: Iterable[Builder]) -> SourceFormats:
     return SourceFormats(
         frozenset(name for each in builders for name in (*each.formats, *each.takes)),
         frozenset(name for each in builders for name in each.directories),
+        engines_of(builders),
     )
 
 

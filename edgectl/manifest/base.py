@@ -19,17 +19,20 @@ from pydantic import (
     PrivateAttr,
     Strict,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from edgectl.manifest.problem import Origin
+from edgectl.manifest.yaml import Node, Place
 from edgectl.quantity import parse_bytes, parse_seconds, parse_watts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from edgectl.manifest.problem import Origin
 
 API_VERSION = "edgectl.dev/v1alpha1"
 
@@ -40,6 +43,10 @@ class Fault(NamedTuple):
     message: str
     field: tuple[str | int, ...] = ()
     """Path of the field to tell it at, from the element down."""
+
+
+TOLD_ELSEWHERE = object()
+"""The context of a validation that lets faults pass: whoever asks for it tells them."""
 
 
 class Element(BaseModel):
@@ -59,8 +66,10 @@ class Element(BaseModel):
         yield from ()
 
     @model_validator(mode="after")
-    def _without_faults(self) -> Self:
+    def _without_faults(self, info: ValidationInfo) -> Self:
         faults = tuple(self.faults())
+        if faults and info.context is TOLD_ELSEWHERE:
+            return self
         if faults:
             text = "; ".join(fault.message for fault in faults)
             raise PydanticCustomError("faults", "{text}", {"text": text, "faults": faults})
@@ -233,7 +242,7 @@ class Manifest(Element):
         description="Name, labels and annotations.", examples=[{"name": "digits"}]
     )
 
-    _origin: Origin = PrivateAttr(default_factory=lambda: Origin(Path("<memory>"), 1))
+    _place: Place = PrivateAttr(default_factory=lambda: Place(Path("<memory>"), Node(1, 1, None)))
 
     @property
     def name(self) -> str:
@@ -243,8 +252,13 @@ class Manifest(Element):
     @property
     def origin(self) -> Origin:
         """The file and line where the manifest begins."""
-        return self._origin
+        return self._place.origin
+
+    @property
+    def place(self) -> Place:
+        """Where the manifest is written, to tell a problem with one of its fields."""
+        return self._place
 
     def path(self, relative: str) -> Path:
         """A path that the manifest names, which is relative to the manifest's own file."""
-        return self._origin.path.parent / relative
+        return self._place.path.parent / relative

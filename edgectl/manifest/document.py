@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from edgectl.manifest.base import API_VERSION, Manifest
-from edgectl.manifest.explain import problems_of
+from edgectl.manifest.base import API_VERSION, TOLD_ELSEWHERE, Manifest
+from edgectl.manifest.explain import faults_of, problems_of
 from edgectl.manifest.fleet import Fleet
+from edgectl.manifest.mend import Mending
 from edgectl.manifest.model import Model
-from edgectl.manifest.problem import Origin, Problem, dotted, suggest
+from edgectl.manifest.problem import Problem, suggest
 from edgectl.manifest.project import Project
 from edgectl.manifest.target import Target
 from edgectl.manifest.transforms import transform_faults
+from edgectl.manifest.yaml import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.manifest.yaml import Node
+
+_ROUNDS = 3
+"""Times that a document is mended: a misspelt mapping can hold another, whose fields are wrong."""
 
 KINDS: dict[str, type[Manifest]] = {
     "Project": Project,
@@ -31,35 +36,42 @@ KINDS: dict[str, type[Manifest]] = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document of ours: what it calls itself, and the manifest if it is valid."""
+    """A document of ours: what it calls itself, and what it says."""
 
-    path: Path
-    node: Node
+    place: Place
     kind: str
+    written: Node
     manifest: Manifest | None
+    """Of an invalid document, what there is once each wrong field is put right by guess, so that
+    everything else is checked in the same run; None where too much is wrong."""
 
     @property
     def name(self) -> str | None:
         """`metadata.name`, also of an invalid document, so that references to it still hold."""
-        return self._text("metadata", "name")
+        return name_of(self.written)
 
     @property
     def version(self) -> str | None:
         """`spec.version`, also of an invalid document."""
-        return self._text("spec", "version")
+        return _text(self.written, "spec", "version")
 
     def problem(
         self, field: tuple[str | int, ...], message: str, suggestion: str | None = None
     ) -> Problem:
         """A problem with the value of a field of this document."""
-        node = self.node.find(field)
-        return Problem(self.path, node.line, node.column, message, dotted(field), suggestion)
+        return self.place.problem(field, message, suggestion)
 
-    def _text(self, *path: str) -> str | None:
-        value = self.node.value
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        return value if isinstance(value, str) else None
+
+def name_of(node: Node) -> str | None:
+    """`metadata.name` of a document, if that is text."""
+    return _text(node, "metadata", "name")
+
+
+def _text(node: Node, *path: str) -> str | None:
+    value = node.value
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def read_document(path: Path, node: Node, problems: list[Problem]) -> Document | None:
@@ -67,18 +79,44 @@ def read_document(path: Path, node: Node, problems: list[Problem]) -> Document |
     kind = _kind(path, node, problems)
     if kind is None:
         return None
-    manifest: Manifest | None = None
+    manifest: Manifest | None
     try:
         manifest = KINDS[kind].model_validate(node.value)
+        place = Place(path, node)
     except ValidationError as error:
-        problems.extend(problems_of(error, KINDS[kind], node, path))
-        return Document(path, node, kind, None)
-    manifest._origin = Origin(path, node.line)  # noqa: SLF001 - set once, where it is made
-    document = Document(path, node, kind, manifest)
+        problems.extend(problems_of(error, KINDS[kind], Place(path, node)))
+        manifest, place = _mended(path, node, KINDS[kind], error, problems)
+    document = Document(place, kind, node, manifest)
+    if manifest is not None:
+        manifest._place = place  # noqa: SLF001 - set once, where it is made
     if isinstance(manifest, Model):
         for field, message in transform_faults(manifest):
             problems.append(document.problem(field, message))
     return document
+
+
+def _mended(
+    path: Path,
+    node: Node,
+    kind: type[Manifest],
+    error: ValidationError,
+    problems: list[Problem],
+) -> tuple[Manifest | None, Place]:
+    """The manifest with guesses for what is wrong, and the problems that come to light so: in
+    fields under a misspelt name, and between fields."""
+    mending = Mending(kind, node)
+    for _ in range(_ROUNDS):
+        mending.mend(error.errors(include_url=False, include_input=False))
+        place = Place(path, mending.node, mending.hides)
+        try:
+            manifest = kind.model_validate(mending.node.value, context=TOLD_ELSEWHERE)
+        except ValidationError as again:
+            error = again
+            problems.extend(problems_of(error, kind, place))
+        else:
+            problems.extend(place.problem(*fault) for fault in faults_of(manifest))
+            return manifest, place
+    return None, place
 
 
 def _kind(path: Path, node: Node, problems: list[Problem]) -> str | None:

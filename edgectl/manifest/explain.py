@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from edgectl.manifest.base import FORMS, Element
 from edgectl.manifest.fields import choices, fields_of, type_at
-from edgectl.manifest.problem import Problem, dotted, suggest
+from edgectl.manifest.problem import Problem, closest, suggest
 from edgectl.manifest.yaml import MAX_PROBLEMS, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-    from edgectl.manifest.yaml import Node
+    from edgectl.manifest.yaml import Node, Place
 
 _WANTED = {
     "string_type": "text",
@@ -30,42 +30,56 @@ _WANTED = {
 }
 
 
-def problems_of(
-    error: ValidationError, kind: type[Element], node: Node, path: Path
-) -> Iterator[Problem]:
+def problems_of(error: ValidationError, kind: type[Element], place: Place) -> Iterator[Problem]:
     """A problem for each thing that pydantic refused, at most `MAX_PROBLEMS`."""
+    node = place.node
+    found = error.errors(include_url=False, include_input=False)
+    meant = {_meant(kind, each["loc"]) for each in found if each["type"] == "extra_forbidden"}
     details = [
         detail
-        for detail in error.errors(include_url=False, include_input=False)
-        if detail["type"] != "too_short" or not node.find(detail["loc"]).children
-    ]  # pydantic calls a list too short also where it is its items that are wrong
+        for detail in found
+        # pydantic calls a list too short also where it is its items that are wrong
+        if not (detail["type"] == "too_short" and node.find(detail["loc"]).children)
+        and not (detail["type"] == "missing" and detail["loc"] in meant)
+    ]
     for detail in islice(details, MAX_PROBLEMS):
         if detail["type"] == "faults":
-            yield from _faults(detail, node, path)
+            for fault in detail["ctx"]["faults"]:
+                yield place.problem((*detail["loc"], *fault.field), fault.message)
         else:
-            yield _problem(detail, kind, node, path)
+            yield _problem(detail, kind, place)
     if len(details) > MAX_PROBLEMS:
-        rest = len(details) - MAX_PROBLEMS
-        yield Problem(path, node.line, node.column, f"has {rest} more problems")
+        yield place.problem((), f"has {len(details) - MAX_PROBLEMS} more problems")
 
 
-def _faults(detail: ErrorDetails, node: Node, path: Path) -> Iterator[Problem]:
-    for fault in detail["ctx"]["faults"]:
-        field = (*detail["loc"], *fault.field)
-        at = node.find(field)
-        yield Problem(path, at.line, at.column, fault.message, dotted(field))
+def _meant(kind: type[Element], unknown: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The field that a misspelt one must mean: it is not missing as well."""
+    return (*unknown[:-1], closest(unknown[-1], fields_of(type_at(kind, unknown[:-1]))))
 
 
-def _problem(detail: ErrorDetails, kind: type[Element], node: Node, path: Path) -> Problem:
+def faults_of(value: object, at: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, str]]:
+    """What is wrong between the fields of each element of a manifest: field and message."""
+    if isinstance(value, Element):
+        for fault in value.faults():
+            yield (*at, *fault.field), fault.message
+        for name, info in type(value).model_fields.items():
+            yield from faults_of(getattr(value, name), (*at, info.alias or name))
+    elif isinstance(value, tuple | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from faults_of(item, (*at, key))
+
+
+def _problem(detail: ErrorDetails, kind: type[Element], place: Place) -> Problem:
     location = detail["loc"]
     is_key = bool(location) and location[-1] == "[key]"
     field = location[:-1] if is_key else location
-    at = node.find(field)
-    line, column = at.line, at.column
-    if is_key or detail["type"] == "extra_forbidden":
-        line, column = node.find(field[:-1]).keys[str(field[-1])]
-    message, suggestion = _words(detail, kind, at)
-    return Problem(path, line, column, message, dotted(field), suggestion)
+    message, suggestion = _words(detail, kind, place.node.find(field))
+    problem = place.problem(field, message, suggestion)
+    if not (is_key or detail["type"] == "extra_forbidden"):
+        return problem
+    line, column = place.node.find(field[:-1]).keys[str(field[-1])]
+    return replace(problem, line=line, column=column)
 
 
 def _words(detail: ErrorDetails, kind: type[Element], at: Node) -> tuple[str, str | None]:

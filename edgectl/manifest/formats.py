@@ -12,7 +12,7 @@ from edgectl.manifest.model import Model
 from edgectl.manifest.problem import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from edgectl.manifest.document import Document
     from edgectl.manifest.problem import Problem
@@ -26,6 +26,8 @@ class SourceFormats:
     """Every format that some builder imports or takes as it is."""
     directories: frozenset[str]
     """Those of which a source may be a directory."""
+    engines: Mapping[str, frozenset[str]]
+    """The engines that a model of each format can be made for."""
 
 
 def format_problems(documents: Iterable[Document], formats: SourceFormats) -> Iterator[Problem]:

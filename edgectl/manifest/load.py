@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgectl.manifest.collection import ManifestSet
-from edgectl.manifest.document import Document, read_document
+from edgectl.manifest.document import Document, name_of, read_document
 from edgectl.manifest.files import file_problems
+from edgectl.manifest.fit import misfits
 from edgectl.manifest.fleet import Fleet
 from edgectl.manifest.formats import format_problems
 from edgectl.manifest.model import Model
 from edgectl.manifest.problem import ManifestErrors, Problem, suggest
 from edgectl.manifest.profiles import profile_files
 from edgectl.manifest.project import Project
-from edgectl.manifest.references import reference_problems
+from edgectl.manifest.references import names_of, reference_problems
 from edgectl.manifest.target import Target
 from edgectl.manifest.yaml import read_documents
 
@@ -40,14 +41,23 @@ class _Reading:
 
     documents: list[Document] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    unread: set[Path] = field(default_factory=set)
+    """Files that are not YAML to their end: what they define is not known."""
+    lost: set[str] = field(default_factory=set)
+    """Names of manifests of a kind that is not known."""
 
     def read(self, path: Path) -> None:
         nodes, problems = read_documents(path)
-        self.problems += problems
+        if problems:
+            self.problems += problems
+            self.unread.add(path)
         for node in nodes:
+            before = len(self.problems)
             document = read_document(path, node, self.problems)
             if document is not None:
                 self.documents.append(document)
+            elif len(self.problems) > before and (name := name_of(node)) is not None:
+                self.lost.add(name)
 
     def of(self, kind: type[_Kind]) -> Iterator[_Kind]:
         for document in self.documents:
@@ -77,14 +87,17 @@ def load_project(root: Path, formats: SourceFormats | None = None) -> ManifestSe
     own = {document.name for document in reading.documents if document.kind == "Target"}
     profiles = _shipped_profiles(own, reading)
     reading.problems += _identity_problems(reading.documents, project_file)
-    reading.problems += reference_problems([*reading.documents, *profiles])
+    everything = [*reading.documents, *profiles]
+    names = names_of(everything, lost=reading.lost, unread=len(reading.unread))
+    reading.problems += reference_problems(everything, names)
+    reading.problems += misfits(everything, names, formats)
     for document in reading.documents:
         if isinstance(document.manifest, Model):
             reading.problems += file_problems(document, document.manifest, root)
     if formats is not None:
         reading.problems += format_problems(reading.documents, formats)
     if reading.problems:
-        raise ManifestErrors(reading.problems)
+        raise ManifestErrors(each for each in reading.problems if not each.of_guess)
     return ManifestSet(
         root=root,
         project=next(reading.of(Project)),
@@ -104,12 +117,17 @@ def _manifest_files(root: Path, reading: _Reading) -> list[Path]:
     Of an invalid Project, the root is searched: its manifests' problems are wanted too.
     """
     document = next((each for each in reading.documents if each.kind == "Project"), None)
-    if document is None or not isinstance(document.manifest, Project):
+    searched = ("spec", "manifests")
+    if (
+        document is None
+        or not isinstance(document.manifest, Project)
+        or document.place.is_guess(searched)
+    ):
         return list(_walk(root, root))
     files: dict[Path, None] = {}
     for number, name in enumerate(document.manifest.spec.manifests):
         directory = root / os.path.normpath(name)
-        at = ("spec", "manifests", number)
+        at = (*searched, number)
         if not directory.is_dir():
             reading.problems.append(document.problem(at, f"there is no directory {directory}"))
         elif not _inside(directory, root):
@@ -165,8 +183,7 @@ def _identity_problems(documents: list[Document], project_file: Path) -> Iterato
             continue
         known = first.setdefault(identity, document)
         if known is not document:
-            where = f"{known.path}:{known.node.line}"
-            yield document.problem(("metadata", "name"), f"{what} at {where}")
+            yield document.problem(("metadata", "name"), f"{what} at {known.place.origin}")
     if ("Project",) not in first:
         yield Problem(
             project_file, 1, 1, "has no document of kind Project", suggestion=suggest(None, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class Problem:
     """Dotted path of the field, `spec.inputs[0].datatype`; empty for the document or file."""
     suggestion: str | None = None
     """What to do instead, as a clause: `did you mean 'datatype'?`."""
+    of_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
+    """Whether it can come from what was put in the place of something wrong: then it is no news."""
 
     def __str__(self) -> str:
         text = f"{self.path}:{self.line}:{self.column}: "

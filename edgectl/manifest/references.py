@@ -1,4 +1,4 @@
-"""Names by which manifests refer to each other: each must be there, and fit."""
+"""Names by which manifests refer to each other: each must be there."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 from edgectl.manifest.collection import newest
 from edgectl.manifest.fleet import Fleet
-from edgectl.manifest.model import AS_IT_IS, Model
 from edgectl.manifest.problem import suggest
-from edgectl.manifest.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from edgectl.manifest.document import Document
+    from edgectl.manifest.fleet import ModelReference
     from edgectl.manifest.problem import Problem
 
 
 @dataclass(slots=True)
-class _Names:
+class Names:
     """What is called what. Invalid manifests keep their names: they have problems of their own,
     and a reference to one is not another."""
 
@@ -28,13 +27,36 @@ class _Names:
     models: dict[str, dict[str, Document]] = field(default_factory=lambda: defaultdict(dict))
     unversioned: set[str] = field(default_factory=set)
     """Models of which some manifest has no readable version."""
+    lost: Collection[str] = ()
+    """Names of manifests whose kind is not known: they can be of any."""
+    where: str = ""
+    """Where a manifest could still be of which there is none."""
+
+    def missing(self, kind: str, name: str, known: Iterable[str]) -> tuple[str, str | None]:
+        """What to say of a name that nothing has, and what to do."""
+        suggestion = suggest(name, known)
+        is_close = suggestion is not None and suggestion.startswith("did you mean")
+        return f"there is no {kind} {name!r}{'' if is_close else self.where}", suggestion
+
+    def model(self, reference: ModelReference) -> Document | None:
+        """The document that a fleet means: of its version, else of the newest."""
+        versions = {
+            version: document
+            for version, document in self.models.get(reference.name, {}).items()
+            if not document.place.is_guess(("spec", "version"))
+        }
+        if not versions:
+            return None
+        return versions.get(reference.version or newest(versions))
 
 
-def reference_problems(documents: Iterable[Document]) -> Iterator[Problem]:
-    """Fleets that name targets, models or versions that nothing defines, and models that a target
-    of their fleet cannot have in the precision they ask for."""
-    documents = list(documents)
-    names = _Names()
+def names_of(
+    documents: Iterable[Document], *, lost: Collection[str] = (), unread: int = 0
+) -> Names:
+    """The names that documents define; `unread` is the number of files that are not YAML to their
+    end."""
+    files = "a file" if unread == 1 else f"{unread} files"
+    names = Names(lost=lost, where=f", or it is in {files} that cannot be read" if unread else "")
     for document in documents:
         if document.name is None:
             continue
@@ -44,34 +66,33 @@ def reference_problems(documents: Iterable[Document]) -> Iterator[Problem]:
             names.models[document.name][document.version] = document
         elif document.kind == "Model":
             names.unversioned.add(document.name)
+    return names
+
+
+def reference_problems(documents: Iterable[Document], names: Names) -> Iterator[Problem]:
+    """Fleets that name targets, models or versions that nothing defines."""
     for document in documents:
         if isinstance(document.manifest, Fleet):
             yield from _unknown_targets(document, document.manifest, names)
             yield from _unknown_models(document, document.manifest, names)
-            yield from _misfits(document.manifest, names)
 
 
-def _unknown_targets(document: Document, fleet: Fleet, names: _Names) -> Iterator[Problem]:
+def _unknown_targets(document: Document, fleet: Fleet, names: Names) -> Iterator[Problem]:
     for number, target in enumerate(fleet.spec.targets):
-        if target not in names.targets:
-            yield document.problem(
-                ("spec", "targets", number),
-                f"there is no Target {target!r}",
-                suggest(target, names.targets),
-            )
+        if target not in names.targets and target not in names.lost:
+            missing = names.missing("Target", target, names.targets)
+            yield document.problem(("spec", "targets", number), *missing)
 
 
-def _unknown_models(document: Document, fleet: Fleet, names: _Names) -> Iterator[Problem]:
-    known = {*names.models, *names.unversioned}
+def _unknown_models(document: Document, fleet: Fleet, names: Names) -> Iterator[Problem]:
+    known = {*names.models, *names.unversioned, *names.lost}
     for number, model in enumerate(fleet.spec.models):
         at = ("spec", "models", number)
         if model.name not in known:
-            yield document.problem(
-                (*at, "name"), f"there is no Model {model.name!r}", suggest(model.name, known)
-            )
+            yield document.problem((*at, "name"), *names.missing("Model", model.name, known))
         elif (
             model.version is not None
-            and model.name not in names.unversioned
+            and model.name not in {*names.unversioned, *names.lost}
             and model.version not in names.models[model.name]
         ):
             yield document.problem(
@@ -88,36 +109,3 @@ def _unknown_models(document: Document, fleet: Fleet, names: _Names) -> Iterator
                     f"the fleet runs no model {model_name!r}",
                     suggest(model_name, in_fleet),
                 )
-
-
-def _misfits(fleet: Fleet, names: _Names) -> Iterator[Problem]:
-    """Problems of the fleet's models on the fleet's targets, told at the model."""
-    targets = [names.targets[name].manifest for name in fleet.spec.targets if name in names.targets]
-    for reference in fleet.spec.models:
-        versions = names.models.get(reference.name)
-        if not versions:
-            continue
-        document = versions.get(reference.version or newest(versions))
-        if document is None or not isinstance(document.manifest, Model):
-            continue
-        for target in targets:
-            if isinstance(target, Target):
-                yield from _misfit(document, document.manifest, target)
-
-
-def _misfit(document: Document, model: Model, target: Target) -> Iterator[Problem]:
-    asked = model.spec.wanted_precision
-    if asked is not None and asked not in {*target.spec.precisions, AS_IT_IS}:
-        yield document.problem(
-            ("spec", "optimize", "precision"),
-            f"Target {target.name!r} has no precision {asked!r}",
-            suggest(None, target.spec.precisions),
-        )
-        return
-    precision = asked or target.spec.precisions[0]
-    if target.spec.needs_calibration(precision) and model.spec.calibration is None:
-        yield document.problem(
-            ("spec", "calibration"),
-            f"is missing, and int8 for Target {target.name!r} needs it",
-            "give calibration data, or write optimize: {precision: fp32}",
-        )

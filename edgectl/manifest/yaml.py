@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from edgectl.manifest.problem import Problem
+from edgectl.manifest.problem import Origin, Problem, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,36 @@ class Node:
                 break
             node = child
         return node
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a document is written: a problem with one of its values is told at that value."""
+
+    path: Path
+    node: Node
+    is_guess: Callable[[tuple[str | int, ...]], bool] = lambda _: False
+    """Whether a field is not the user's, or depends on one that is not."""
+
+    @property
+    def origin(self) -> Origin:
+        """The file and line where the document begins."""
+        return Origin(self.path, self.node.line)
+
+    def problem(
+        self, field: tuple[str | int, ...], message: str, suggestion: str | None = None
+    ) -> Problem:
+        """A problem with the value of a field of this document."""
+        node = self.node.find(field)
+        return Problem(
+            self.path,
+            node.line,
+            node.column,
+            message,
+            dotted(field),
+            suggestion,
+            of_guess=self.is_guess(field),
+        )
 
 
 class _Refused(Exception):  # noqa: N818 - control flow inside this module

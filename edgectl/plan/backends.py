@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edgectl.errors import ManifestError
 from edgectl.manifest.problem import suggest
@@ -20,6 +20,22 @@ NATIVE_ENGINES = {
     "tflite": "litert", "openvino": "openvino", "coreml": "coreml", "tensorrt": "tensorrt",
 }  # fmt: skip
 """The engine that runs a source format as it is: the reference for its variants."""
+
+
+class _Able(Protocol):
+    """What a builder says that it can do; see `DesiredBuilder`."""
+
+    @property
+    def formats(self) -> tuple[str, ...]: ...
+    @property
+    def engines(self) -> tuple[str, ...]: ...
+    @property
+    def takes(self) -> tuple[str, ...]: ...
+    @property
+    def compiles(self) -> str | None: ...
+
+
+_Toolchain = TypeVar("_Toolchain", bound=_Able)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +63,42 @@ class Route:
 def route(builders: Sequence[DesiredBuilder], model: DesiredModel, target: DesiredTarget) -> Route:
     """The way of a model to a target; raises ManifestError if there is none."""
     own = _backend(builders, target.engine, f"target {target.name}")
-    if model.source_format in own.takes or own.compiles is None:
-        maker, compiler = own, None
-    else:
-        maker, compiler = _backend(builders, own.compiles, f"target {target.name}"), own
-    if model.source_format in maker.takes:
-        return Route(None, maker, compiler)
-    importer = _importer(builders, model.source_format)
-    if importer is None:
+    if own.compiles is not None and model.source_format not in own.takes:
+        _backend(builders, own.compiles, f"target {target.name}")
+    way = _way(builders, model.source_format, target.engine)
+    if way is None:
         raise _no_way(builders, model, target)
-    return Route(importer, maker, compiler)
+    return Route(*way)
+
+
+def engines_of(builders: Sequence[_Toolchain]) -> dict[str, frozenset[str]]:
+    """The engines that a model of each source format can be made for."""
+    formats = {name for builder in builders for name in (*builder.formats, *builder.takes)}
+    engines = {name for builder in builders for name in builder.engines}
+    return {
+        name: frozenset(engine for engine in engines if _way(builders, name, engine))
+        for name in formats
+    }
+
+
+def _way(
+    builders: Sequence[_Toolchain], source_format: str, engine: str
+) -> tuple[_Toolchain | None, _Toolchain, _Toolchain | None] | None:
+    """Who imports, who optimises and who compiles a format for an engine; None if nobody can."""
+    own = _for_engine(builders, engine)
+    maker, compiler = own, None
+    if own is not None and own.compiles is not None and source_format not in own.takes:
+        maker, compiler = _for_engine(builders, own.compiles), own
+    if maker is None:
+        return None
+    if source_format in maker.takes:
+        return None, maker, compiler
+    importer = _importer(builders, source_format)
+    return None if importer is None else (importer, maker, compiler)
+
+
+def _for_engine(builders: Sequence[_Toolchain], engine: str) -> _Toolchain | None:
+    return next((builder for builder in builders if engine in builder.engines), None)
 
 
 def reference(
@@ -87,14 +129,14 @@ def used(builders: Sequence[DesiredBuilder], model: DesiredModel) -> list[Desire
     return [each for _, each in sorted({builder.name: builder for builder in found}.items())]
 
 
-def _importer(builders: Sequence[DesiredBuilder], source_format: str) -> DesiredBuilder | None:
+def _importer(builders: Sequence[_Toolchain], source_format: str) -> _Toolchain | None:
     return next((builder for builder in builders if source_format in builder.formats), None)
 
 
 def _backend(builders: Sequence[DesiredBuilder], engine: str, where: str) -> DesiredBuilder:
-    for builder in builders:
-        if engine in builder.engines:
-            return builder
+    found = _for_engine(builders, engine)
+    if found is not None:
+        return found
     engines = sorted({name for builder in builders for name in builder.engines})
     raise ManifestError(
         f"{where}: no builder makes models for the engine {engine!r}",
@@ -116,7 +158,7 @@ def _no_way(
     if not engines:
         return _no_importer(builders, model)
     return ManifestError(
-        f"model {model.name}:{model.version} is a {model.source_format} file, which runs on "
+        f"model {model.name}:{model.version} is of format {model.source_format}, which runs on "
         f"{' and '.join(engines)} alone and is not translated; target {target.name} has "
         f"{target.engine}",
         hint=f"put it into a fleet whose targets have {' or '.join(engines)}, or give the model in "

@@ -49,8 +49,8 @@ def test_problems_as_json(project: Path) -> None:
     assert (result.exit_code, result.stderr) == (3, "")
     value: dict[str, Any] = json.loads(result.stdout)
     assert value["valid"] is False
-    assert [each["field"] for each in value["problems"]] == ["spec.task", "spec.tusk"]
-    assert value["problems"][1] == {
+    assert [each["field"] for each in value["problems"]] == ["spec.tusk"]
+    assert value["problems"][0] == {
         "path": f"{project}/base.yaml",
         "line": 6,
         "column": 3,

@@ -27,7 +27,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path()
 
 
-FORMATS = SourceFormats(frozenset({"onnx", "tensorflow"}), frozenset({"tensorflow"}))
+FORMATS = SourceFormats(
+    frozenset({"onnx", "tensorflow", "openvino"}),
+    frozenset({"tensorflow"}),
+    {
+        "onnx": frozenset({"onnxruntime", "openvino"}),
+        "tensorflow": frozenset({"onnxruntime", "openvino"}),
+        "openvino": frozenset({"openvino"}),
+    },
+)
 
 
 def problems(root: Path, formats: SourceFormats | None = None) -> list[str]:
@@ -100,7 +108,6 @@ def test_problems_of_all_files_are_told_in_one_run_in_order(project: Path) -> No
     assert problems(project) == [
         "a.yaml:5:13: spec.targets[0]: there is no Target 'intel-nux' (did you mean 'intel-nuc'?)",
         "b.yaml:1:5: not YAML: while parsing a flow node, did not find expected node content",
-        "edgectl.yaml:4:7: spec.registry: is missing (for example oci-layout:registry)",
         "edgectl.yaml:4:8: spec.registy: unknown field (did you mean 'registry'?)",
     ]
 
@@ -125,6 +132,44 @@ def test_a_reference_to_an_invalid_manifest_is_no_second_problem(project: Path) 
         FLEET.replace("{name: base}", "{name: base, version: 1.0.0}")
     )
     assert {line.partition(":")[0] for line in problems(project)} == {"base.yaml"}
+
+
+def test_a_reference_to_a_manifest_of_an_unknown_kind_is_no_second_problem(project: Path) -> None:
+    (project / "base.yaml").write_text(BASE_MODEL.replace("kind: Model", "kind: Modle"))
+    (project / "fleet.yaml").write_text(FLEET)
+    (said,) = problems(project)
+    assert said.startswith("base.yaml:2:7: kind: 'Modle' is not one")
+
+
+def test_a_name_that_may_be_in_a_broken_file_is_said_to_be(project: Path) -> None:
+    (project / "base.yaml").write_text(BASE_MODEL.replace("  version", "\tversion"))
+    (project / "fleet.yaml").write_text(FLEET)
+    assert problems(project) == [
+        "base.yaml:5:1: YAML does not allow tabs here (indent with spaces)",
+        (
+            "fleet.yaml:6:19: spec.models[0].name: there is no Model 'base', or it is in a file "
+            "that cannot be read"
+        ),
+    ]
+
+
+def test_what_does_not_run_on_a_target_is_told_once_for_all_targets(project: Path) -> None:
+    (project / "base.yaml").write_text(
+        BASE_MODEL.replace("format: onnx", "format: openvino") + "  optimize: {precision: int4}\n"
+    )
+    (project / "fleet.yaml").write_text(FLEET.replace("[intel-nuc]", "[intel-nuc, raspberry-pi-5]"))
+    assert problems(project, FORMATS) == [
+        (
+            "base.yaml:7:20: spec.source.format: openvino runs on openvino alone and is not "
+            "translated; Targets 'intel-nuc', 'raspberry-pi-5' have onnxruntime (put it into a "
+            "fleet whose targets have openvino, or give the model in the format that it was "
+            "trained in)"
+        ),
+        (
+            "base.yaml:12:25: spec.optimize.precision: Targets 'intel-nuc', 'raspberry-pi-5' have "
+            "no precision 'int4' (known: fp32, int8)"
+        ),
+    ]
 
 
 def test_two_manifests_of_one_identity_name_both_places(project: Path) -> None:
@@ -165,7 +210,7 @@ def test_named_directories_are_searched_once_and_must_be_there(project: Path) ->
 
 @pytest.mark.parametrize(
     ("wrong", "suggestion"),
-    [("tensorflw", "did you mean 'tensorflow'?"), ("caffe", "known: onnx, tensorflow")],
+    [("tensorflw", "did you mean 'tensorflow'?"), ("caffe", "known: onnx, openvino, tensorflow")],
 )
 def test_a_format_that_no_builder_reads(project: Path, wrong: str, suggestion: str) -> None:
     (project / "base.yaml").write_text(BASE_MODEL.replace("format: onnx", f"format: {wrong}"))
