@@ -1,21 +1,23 @@
 """Answer a registry's `WWW-Authenticate`: basic credentials or bearer tokens.
 
-oras-py finds credentials (Docker's config.json, credential helpers) and reads challenges. The
-flow around it is ours: oras-py keeps one token whatever its scope, sends basic credentials to
-the realm of a *Basic* challenge as if it were a URL, and retries with sleeps.
+oras-py finds credentials (Docker's config.json, credential helpers). The rest is ours: oras-py
+keeps one token whatever its scope, sends basic credentials to the realm of a *Basic* challenge as
+if it were a URL, retries with sleeps, and takes minutes over a challenge that is long enough.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from oras.auth.token import TokenAuth
-from oras.auth.utils import get_basic_auth, parse_auth_header
+from oras.auth.utils import get_basic_auth
 
 from edgectl.errors import ConfigError, RegistryDeniedError
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+_MAX_CHALLENGE = 8192
+_CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
+_PARAMETER = re.compile(r'(?<![\w-])([\w-]++)\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s",]++))')
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What may be sent as a bearer token (RFC 6750, 2.1)."""
 
 
 class Authenticator:
@@ -60,7 +67,7 @@ class Authenticator:
         Raises RegistryDeniedError if credentials would travel in the clear unasked.
         """
         with self._lock:
-            scheme = challenge.partition(" ")[0].lower()
+            scheme, parameters = parse_challenge(challenge)
             if scheme == "basic":
                 self._use_basic = self._credentials() is not None
                 return self.header(repository, write=write) not in {None, sent}
@@ -70,27 +77,27 @@ class Authenticator:
                 return True  # another thread got a new token meanwhile
             self._tokens.pop((repository, write), None)
             self._tokens.pop((repository, True), None)
-            token = self._token(challenge)
+            token = self._token(parameters)
             if token is None:
                 return False
             self._tokens[repository, write] = token
             return True
 
-    def _token(self, challenge: str) -> str | None:
+    def _token(self, parameters: Mapping[str, str]) -> str | None:
         """Ask the realm for a token (distribution's token authentication specification)."""
-        parsed = parse_auth_header(challenge)
-        realm = parsed.realm or ""
-        scheme = urlsplit(realm).scheme
+        realm = parameters.get("realm")
+        if realm is None:
+            return None
+        try:
+            scheme = urlsplit(realm).scheme
+        except ValueError:
+            scheme = ""
         if scheme != "https" and not (scheme == "http" and self._access.insecure):
             raise RegistryDeniedError(
-                f"registry {self._host} wants credentials sent to {realm!r}, which is not TLS",
+                f"registry {self._host} wants credentials at {realm[:200]!r}, which is not TLS",
                 hint="plain HTTP is asked for with --insecure",
             )
-        query = {
-            name: value
-            for name, value in (("service", parsed.service), ("scope", parsed.scope))
-            if value
-        }
+        query = {name: parameters[name] for name in ("service", "scope") if parameters.get(name)}
         basic = self._credentials()
         headers = {} if basic is None else {"Authorization": f"Basic {basic}"}
         try:
@@ -98,7 +105,7 @@ class Authenticator:
             token = answer.get("token") or answer.get("access_token")
         except (ValueError, AttributeError):
             return None
-        return token if isinstance(token, str) else None
+        return token if isinstance(token, str) and _TOKEN.fullmatch(token) else None
 
     def _credentials(self) -> str | None:
         """`base64(user:password)`, looked for once."""
@@ -112,6 +119,20 @@ class Authenticator:
         if access.username is not None:
             return str(get_basic_auth(access.username, access.password or ""))
         return _DockerConfig(access.docker_config).find(self._host)
+
+
+def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
+    """Scheme and parameters of the first challenge that can be answered (RFC 9110, 11.6.1).
+
+    No scheme if there is none, or the header is longer than any that is meant.
+    """
+    match = None if len(header) > _MAX_CHALLENGE else _CHALLENGE.search(header)
+    if match is None:
+        return "", {}
+    parameters: dict[str, str] = {}
+    for name, quoted, token in _PARAMETER.findall(header, match.end()):
+        parameters.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or token)
+    return match[1].lower(), parameters
 
 
 class _DockerConfig(TokenAuth):  # type: ignore[misc]  # oras-py has no types
@@ -138,11 +159,25 @@ class _DockerConfig(TokenAuth):  # type: ignore[misc]  # oras-py has no types
             ) from error
 
     def find(self, host: str) -> str | None:
-        """`base64(user:password)` for a host."""
+        """`base64(user:password)` for a host; raises ConfigError if what is kept is none."""
         keys = [host, f"https://{host}", f"http://{host}"]
         if host == _DOCKER_HUB:
             keys.append(_DOCKER_HUB_KEY)
-        for key in keys:
-            if self._load_auth(key):
-                return str(self._basic_auth)
+        try:
+            if any(self._load_auth(key) for key in keys):
+                return _checked(str(self._basic_auth))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # Not from the error: it can hold what is to stay secret.
+            raise ConfigError(
+                f"the credentials that Docker keeps for {host} are not usable "
+                f"({type(error).__name__})",
+                hint=f"log in again with `docker login {host}`, or check its credential helper",
+            ) from None
         return None
+
+
+def _checked(encoded: str) -> str:
+    """Credentials as they are sent; raises ValueError if they are not base64 of `user:password`."""
+    if b":" not in base64.b64decode(encoded, validate=True):
+        raise ValueError("no user and password")
+    return encoded

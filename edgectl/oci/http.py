@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from edgectl.oci.reference import RegistryLocation
 
 _ACCEPT = {"Accept": f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"}
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _MAX_LIST_BYTES = 32 << 20
 _MAX_PAGES = 1000
 _NOT_FOUND = frozenset({404})
@@ -378,10 +379,10 @@ def _start_blob(response: Response, descriptor: Descriptor, offset: int) -> None
         raise ended_early(descriptor, offset)
     if response.status == 206:
         content_range = response.headers.get("Content-Range", "")
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
+        match = _CONTENT_RANGE.fullmatch(content_range)
         if match is None or int(match[1]) != offset:
             raise IntegrityError(
-                f"{descriptor.digest}: asked for bytes from {offset}, got {content_range!r}"
+                f"{descriptor.digest}: asked for bytes from {offset}, got {content_range[:80]!r}"
             )
         if match[2] not in {"*", str(descriptor.size)}:
             raise wrong_size(descriptor, int(match[2]))
@@ -425,7 +426,10 @@ def _next_page(response: Response) -> str | None:
     link = response.next_link
     if link is None:
         return None
-    parts = urlsplit(link)
+    try:
+        parts = urlsplit(link)
+    except ValueError as error:
+        raise IntegrityError(f"the next page of a list is at no address: {link[:200]!r}") from error
     return urlunsplit(("", "", parts.path, parts.query, ""))
 
 

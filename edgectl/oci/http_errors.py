@@ -6,6 +6,7 @@ OCI distribution-spec v1.1, "Error Codes", and what registries answer in practic
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ MAX_ERROR_BYTES = 64 << 10
 
 _FULL_ERRNOS = {28, 122}  # ENOSPC, EDQUOT of the registry's Linux
 _DENIED_ERRNOS = {1, 13, 30}  # EPERM, EACCES, EROFS
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _LOGIN_HINT = "give --username and its right password, or log in with `docker login`"
 
 
@@ -49,6 +51,10 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, doing: st
         return RegistryDeniedError(
             f"{message}: the registry is read-only, or cannot do this",
             hint="is it in maintenance, or a mirror?",
+        )
+    if status < 400:
+        return RegistryUnavailableError(
+            message, hint="is there a registry, and no proxy before it?"
         )
     if status in {401, 403} or "DENIED" in codes:
         return RegistryDeniedError(message, hint=_LOGIN_HINT)
@@ -78,22 +84,28 @@ def silence_error(error: Exception, doing: str) -> EdgectlError:
         reason = "no answer in time"
     elif isinstance(cause, OSError) and cause.strerror:
         reason = cause.strerror
-    return RegistryUnavailableError(f"{doing}: {reason}", hint=hint)
+    return RegistryUnavailableError(f"{doing}: {_printable(reason)}", hint=hint)
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Seconds of a `Retry-After` (RFC 9110, 10.2.3: seconds or a date); None if there is none."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    seconds = parse_number(value.strip())
+    if seconds is not None:
+        return float(seconds)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def parse_number(value: str | None) -> int | None:
+    """A number of a header; None if it is none, or no size or time that could be meant."""
+    return int(value) if value and _NUMBER.fullmatch(value) else None
 
 
 def _read_errors(body: bytes) -> tuple[set[str], str, set[int]]:

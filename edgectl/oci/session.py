@@ -5,18 +5,25 @@ from __future__ import annotations
 import http.client
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 import requests
 import requests.adapters
 import urllib3.exceptions
 
 import edgectl
-from edgectl.errors import IntegrityError, RegistryUnavailableError
+from edgectl.errors import IntegrityError, RegistryDeniedError, RegistryUnavailableError
 from edgectl.oci.auth import Authenticator
-from edgectl.oci.http_errors import MAX_ERROR_BYTES, silence_error, status_error
+from edgectl.oci.http_errors import (
+    MAX_ERROR_BYTES,
+    parse_number,
+    silence_error,
+    status_error,
+)
+from edgectl.oci.wire import bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +32,13 @@ if TYPE_CHECKING:
     from edgectl.oci.access import Access
 
     Body = bytes | BinaryIO
+    OpenBody = Callable[[], Body] | None
+    """Opens what is sent, once per attempt; None if nothing is."""
 
 _MAX_TOKEN_BYTES = 1 << 20
+_MAX_REDIRECTS = 8
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
 _SEND_BYTES = 1 << 18
 _COMMIT_SECONDS = 600.0
 """Registries check and move an upload before they answer; that takes time for gigabytes."""
@@ -38,6 +50,22 @@ _SILENCES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request, as often as it has to be sent."""
+
+    method: str
+    url: str
+    doing: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str] | None = None
+    body: OpenBody = None
+
+    @property
+    def writes(self) -> bool:
+        return self.method not in {"GET", "HEAD"}
+
+
 class Client:
     """Requests to one registry host."""
 
@@ -45,12 +73,15 @@ class Client:
         self.host = host
         self._access = access
         self._base = f"{'http' if access.insecure else 'https'}://{host}"
-        self._session = _Session(insecure=access.insecure)
+        self._session = _Session()
         self._authenticator = Authenticator(host, access, self._get_token)
 
     def url(self, path: str) -> str:
-        """The absolute URL of a path, or of a `Location` that the registry gave."""
-        return urljoin(self._base, path)
+        """The absolute URL of a path, or of a `Location` that the registry gave.
+
+        Raises RegistryUnavailableError if that is none.
+        """
+        return _joined(self._base, path, f"registry {self.host}")
 
     @contextmanager
     def request(
@@ -62,86 +93,111 @@ class Client:
         doing: str,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
-        body: Callable[[], Body] | None = None,
+        body: OpenBody = None,
         accept: frozenset[int] = frozenset(),
     ) -> Iterator[Response]:
         """Send a request, authenticate if asked to, and give the response before its body.
 
-        `body` opens what is sent, once per attempt. Statuses of 400 and above raise, except those
-        in `accept`.
+        Whatever is no success raises, except the statuses in `accept`.
         """
-        write = method not in {"GET", "HEAD"}
-        with self._send(method, url, repository, doing, headers, query, body, write) as response:
-            if response.status >= 400 and response.status not in accept:
+        request = _Request(method, url, doing, headers or {}, query, body)
+        with self._authenticated(request, repository) as response:
+            if response.status >= 300 and response.status not in accept:
                 raise self._error(response, doing)
             yield response
 
     @contextmanager
-    def _send(
-        self,
-        method: str,
-        url: str,
-        repository: str,
-        doing: str,
-        headers: Mapping[str, str] | None,
-        query: Mapping[str, str] | None,
-        body: Callable[[], Body] | None,
-        write: bool,
-    ) -> Iterator[Response]:
-        ours = _origin(url) == _origin(self._base)
+    def _authenticated(self, request: _Request, repository: str) -> Iterator[Response]:
+        """Send, and once more if the registry itself asks for credentials: it alone gets any."""
+        registry = _origin(self._base)
+        ours = _origin(request.url) == registry
 
-        def attempt(authorization: str | None) -> Response:
-            sent = {**(headers or {})}
-            if authorization is not None:
-                sent["Authorization"] = authorization
-            data = None if body is None else body()
-            return self._raw(method, url, doing, sent, query, data)
+        def known() -> str | None:
+            return self._authenticator.header(repository, write=request.writes) if ours else None
 
-        authorization = self._authenticator.header(repository, write=write) if ours else None
-        response = attempt(authorization)
+        authorization = known()
+        response = self._followed(request, authorization)
         try:
             challenge = response.headers.get("WWW-Authenticate", "")
             if (
                 response.status == 401
                 and ours
-                and self._authenticator.answer(repository, challenge, authorization, write=write)
+                and response.origin == registry
+                and self._authenticator.answer(
+                    repository, challenge, authorization, write=request.writes
+                )
             ):
                 response.finish()
-                response = attempt(self._authenticator.header(repository, write=write))
+                response = self._followed(request, known())
             yield response
         finally:
             response.finish()
 
-    def _raw(
-        self,
-        method: str,
-        url: str,
-        doing: str,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None,
-        data: Body | None,
-    ) -> Response:
+    def _followed(self, request: _Request, authorization: str | None) -> Response:
+        """Send, and go where it is redirected to; credentials stay behind, and TLS stays."""
+        where = f"{request.doing} at registry {self.host}"
+        for _ in range(_MAX_REDIRECTS + 1):
+            headers = {**request.headers}
+            if authorization is not None:
+                headers["Authorization"] = authorization
+            response = self._sent(replace(request, headers=headers), where)
+            location = response.redirect
+            if location is None:
+                return response
+            response.finish()
+            url = self._redirected(request, response.status, location, where)
+            if _origin(url) != _origin(request.url):
+                authorization = None
+                where = f"{where}, redirected to {urlsplit(url).hostname}"
+            request = replace(request, url=url, query=None)
+        raise RegistryUnavailableError(
+            f"{where}: redirected more than {_MAX_REDIRECTS} times",
+            hint="is there a registry at that address?",
+        )
+
+    def _redirected(self, request: _Request, status: int, location: str, where: str) -> str:
+        """The URL that a redirect leads to, if that would be the same request."""
+        url = _joined(request.url, location, where)
+        scheme, host, port = _origin(url)
+        if scheme != "https" and not self._access.insecure:
+            raise RegistryUnavailableError(
+                f"{where}: redirected from TLS to {scheme}",
+                hint="a proxy before the registry has to keep to https",
+            )
+        if request.writes and status not in {307, 308}:
+            raise RegistryDeniedError(
+                f"{where}: redirected to {host}:{port} ({status}), which takes reads alone",
+                hint="give the registry by the address that it redirects to",
+            )
+        return url
+
+    def _sent(self, request: _Request, where: str) -> Response:
+        """Send once; raises the error of a request that gets no answer."""
         timeout = self._access.timeout
+        data = None if request.body is None else request.body()
         try:
             response = self._session.request(
-                method,
-                url,
-                params=query,
+                request.method,
+                request.url,
+                params=request.query,
                 data=data,
-                headers=headers,
+                headers=request.headers,
                 stream=True,
+                allow_redirects=False,
                 timeout=(timeout, timeout if data is None else max(timeout, _COMMIT_SECONDS)),
                 verify=True if self._access.ca_file is None else str(self._access.ca_file),
             )
         except _SILENCES as error:
-            raise silence_error(error, f"{doing} at registry {self.host}") from error
-        return Response(response, f"{doing} at registry {self.host}", self._access.slow_after)
+            raise silence_error(error, where) from error
+        return Response(response, request.url, where, self._access.slow_after)
 
     def _get_token(self, url: str, query: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
         doing = "getting a token"
-        response = self._raw("GET", url, doing, headers, query, None)
+        response = self._followed(
+            _Request("GET", url, doing, {}, query), headers.get("Authorization")
+        )
         try:
-            if response.status >= 400:
+            if response.status >= 300:
                 raise self._error(response, doing)
             return response.read_all(_MAX_TOKEN_BYTES)
         finally:
@@ -155,9 +211,13 @@ class Client:
 class Response:
     """A response whose body is read in bounded pieces."""
 
-    def __init__(self, response: requests.Response, doing: str, slow_after: float) -> None:
+    def __init__(
+        self, response: requests.Response, url: str, doing: str, slow_after: float
+    ) -> None:
         self._response = response
         self._doing = doing
+        self.origin = _origin(url)
+        """Who answered."""
         self._pace = _Pace(slow_after, doing)
         self.error_body = self.read_some(MAX_ERROR_BYTES) if self.status >= 400 else b""
         """What a refusal says, as far as it is not too long."""
@@ -173,6 +233,14 @@ class Response:
         return self._response.headers
 
     @property
+    def redirect(self) -> str | None:
+        """Where to ask instead, as it was given."""
+        if self.status not in _REDIRECTS or "Location" not in self.headers:
+            return None
+        # http.client reads headers as Latin-1, whatever they are.
+        return self.headers["Location"].encode("latin-1").decode(errors="replace")
+
+    @property
     def next_link(self) -> str | None:
         """The `Link` to the next page."""
         return self._response.links.get("next", {}).get("url")
@@ -180,8 +248,7 @@ class Response:
     @property
     def length(self) -> int | None:
         """`Content-Length`; None if absent or not a number."""
-        value = self.headers.get("Content-Length", "")
-        return int(value) if value.isdigit() else None
+        return parse_number(self.headers.get("Content-Length"))
 
     def read(self, count: int) -> bytes:
         """Read at most `count` bytes as they come, none at the end.
@@ -244,11 +311,10 @@ class _Pace:
 
 
 class _Session(requests.Session):
-    """A session that takes credentials from nowhere but the request, and keeps to TLS."""
+    """A session that takes credentials from nowhere but the request, and follows nothing."""
 
-    def __init__(self, *, insecure: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._insecure = insecure
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers.update(
             {"User-Agent": f"edgectl/{edgectl.__version__}", "Accept-Encoding": "identity"}
@@ -258,21 +324,8 @@ class _Session(requests.Session):
             self.mount(scheme, _Adapter(pool_maxsize=16))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Refuse to be sent from TLS to plain HTTP."""
-        target = super().get_redirect_target(resp)
-        if target is not None and not self._insecure:
-            scheme = urlsplit(urljoin(resp.url, target)).scheme
-            if scheme != "https":
-                raise requests.exceptions.InvalidSchema(f"redirected from TLS to {scheme}")
-        return target
-
-    def rebuild_auth(
-        self, prepared_request: requests.PreparedRequest, response: requests.Response
-    ) -> None:
-        """Drop credentials on the way to another host; never take any from a .netrc."""
-        before = response.request.url or ""
-        if _origin(before) != _origin(prepared_request.url or ""):
-            prepared_request.headers.pop("Authorization", None)
+        """None: requests would read the body of a redirect whole, however long it is."""
+        return None
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -281,12 +334,35 @@ def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Sends bodies in larger pieces than http.client's 8 KiB."""
+    """Connections that send bodies in larger pieces than 8 KiB, and read within bounds."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, blocksize=_SEND_BYTES, **kwargs)
+        bound(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        bound(manager)
+        return manager
 
 
-def _origin(url: str) -> tuple[str, str]:
+def _joined(base: str, location: str, where: str) -> str:
+    """The absolute URL of what a server gave; raises RegistryUnavailableError if it is none."""
+    try:
+        url = urldefrag(urljoin(base, location)).url
+        scheme, host, _ = _origin(url)
+    except ValueError:
+        scheme = host = ""
+    if scheme not in _PORTS or not host or not url.isprintable():
+        raise RegistryUnavailableError(
+            f"{where}: it names an address that is none: {location[:200]!r}",
+            hint="is it an OCI registry?",
+        )
+    return url
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port; raises ValueError if they are malformed."""
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    port = parts.port if parts.port is not None else _PORTS.get(parts.scheme, 0)
+    return parts.scheme, parts.hostname or "", port

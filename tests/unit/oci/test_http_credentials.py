@@ -10,6 +10,7 @@ import pytest
 
 from edgectl.errors import ConfigError, RegistryDeniedError
 from edgectl.oci.access import Access
+from edgectl.oci.auth import parse_challenge
 from tests.support.faults import Redirect
 from tests.support.registry import Registry
 from tests.unit.oci.conformance import BLOB, describe, push_artifact
@@ -61,6 +62,63 @@ def test_a_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         file.write_text(json.dumps({"credHelpers": {registry.host: "vault"}}))
         access = Access(insecure=True, docker_config=file)
         push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["echo not json", "echo '{}'", "echo '[1]'", "exit 1", "kill -9 $$"],
+)
+def test_a_broken_credential_helper_is_a_clear_error_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    helper = tmp_path / "docker-credential-vault"
+    helper.write_text(f"#!/bin/sh\n{answer}\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Registry(credentials=("ann", "secret")) as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"credHelpers": {registry.host: "vault"}}))
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises((ConfigError, RegistryDeniedError)) as caught:
+            registry.store("", access).repository("r").resolve("1")
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("kept", ["c2VjcmV0", "not base64: secret", "YW5uOnNlY3JldA==\nX: y", 7])
+def test_what_docker_keeps_and_is_no_credential_is_named_and_not_shown(
+    tmp_path: Path, kept: object
+) -> None:
+    with Registry(credentials=("ann", "secret")) as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"auths": {registry.host: {"auth": kept}}}))
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises(ConfigError, match="credentials") as caught:
+            registry.store("", access).repository("r").resolve("1")
+        assert registry.host in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "scheme", "parameters"),
+    [
+        ('Bearer realm="https://t/x",service="s",scope="repository:r:pull,push"', "bearer",
+         {"realm": "https://t/x", "service": "s", "scope": "repository:r:pull,push"}),
+        ('bearer REALM = "https://t" , service=plain', "bearer",
+         {"realm": "https://t", "service": "plain"}),
+        ('Negotiate, Basic realm="a \\"quoted\\" name, Bearer x"', "basic",
+         {"realm": 'a "quoted" name, Bearer x'}),
+        ("Basic", "basic", {}),
+        ("Basic,Bearer", "basic", {}),
+        ("Digest realm=x", "", {}),
+        ("", "", {}),
+        ("Bearer " + "a" * 9000, "", {}),
+        ('Bearer realm="' + "a=" * 3000, "bearer", None),
+    ],
+)  # fmt: skip
+def test_challenges(header: str, scheme: str, parameters: dict[str, str] | None) -> None:
+    found = parse_challenge(header)
+    assert found[0] == scheme
+    assert parameters is None or found[1] == parameters
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"auths": 3}'])

@@ -15,7 +15,7 @@ from edgectl.errors import (
     RegistryUnavailableError,
     StorageFullError,
 )
-from edgectl.oci.http_errors import parse_retry_after, status_error
+from edgectl.oci.http_errors import parse_number, parse_retry_after, status_error
 
 
 def body(code: str, message: str = "", detail: object = None) -> bytes:
@@ -67,13 +67,23 @@ def test_every_refusal_has_its_class(
         ("Sat, 21 Nov 2026 07:00:00 GMT", 0.0),
         ("soon", None),
         ("-1", None),
+        ("²", None),
+        ("9" * 5000, None),
+        ("Mon, 01 Jan 9999 00:00:00 -9999", None),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, datetime(2026, 11, 21, 8, tzinfo=UTC)) == seconds
 
 
-@given(st.integers(400, 599), st.binary(max_size=300) | st.just(b'{"errors": [[]]}'))
+@given(st.text(max_size=40))
+def test_any_number_of_a_header_is_one_or_none(value: str) -> None:
+    number = parse_number(value)
+    assert number is None or (number >= 0 and value.isdigit())
+    assert parse_number(f"{number}") == number
+
+
+@given(st.integers(300, 599), st.binary(max_size=300) | st.just(b'{"errors": [[]]}'))
 def test_any_body_gives_one_clear_error(status: int, content: bytes) -> None:
     error = status_error(status, {"Retry-After": "1"}, content, "reading r")
     assert error.message.isprintable()
