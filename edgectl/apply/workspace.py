@@ -136,6 +136,22 @@ class Workspace:
         named = self._signing.password_file
         return given or (self._path(named) if named else None)
 
+    def check_password(self, password: bytes) -> None:
+        """Raise KeyFileError where the signing key is here and another password opens it.
+
+        An apply asks for one password, for that key and for those of the releases.
+        """
+        path = self._path(self._signing.key)
+        if not path.is_file():
+            return
+        try:
+            load_private(path, password)
+        except KeyFileError as error:
+            raise KeyFileError(
+                f"{error.message}, and an apply needs one password for it and the release keys",
+                hint="give the password of the signing key",
+            ) from error
+
     def trust(self, password: bytes) -> TrustRepository:
         """The release repository, for writing.
 

@@ -69,7 +69,7 @@ def once(path: Path, output: str) -> None:
 @agent.command()
 @config_option
 def run(path: Path) -> None:
-    """Poll for ever, until SIGTERM or SIGINT."""
+    """Poll for ever, until SIGTERM, SIGINT or SIGHUP."""
     from edgectl.agent.config import load
     from edgectl.agent.loop import run as run_for_ever
 
@@ -134,11 +134,15 @@ def _log_to_stderr() -> None:
 
 
 def _stop_on_signals() -> Event:
-    """An event that SIGTERM and SIGINT set, so that work ends where nothing is half done."""
+    """An event that is set when somebody asks the agent to end, so that its work ends where
+    nothing is half done. What `nohup` has the process ignore is ignored."""
     import signal
     from threading import Event
 
+    from edgectl.agent.child import STOPPING
+
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
     return stop

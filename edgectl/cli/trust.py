@@ -69,7 +69,7 @@ def init(
     from edgectl.trust.policy import KeyPolicy
 
     policy = KeyPolicy(dict(numbers), dict(thresholds))
-    repository = _open(root, access, password_file, confirm=True)
+    repository = _open(root, access, password_file, new_keys=True)
     repository.init(policy)
     _show(repository.status(), output)
     if output == "text":
@@ -111,14 +111,21 @@ def rotate(role: str, root: Path, password_file: Path | None, output: str, acces
 
 
 def _open(
-    root: Path, access: Access, password_file: Path | None, *, confirm: bool = False
+    root: Path, access: Access, password_file: Path | None, *, new_keys: bool = False
 ) -> TrustRepository:
     from edgectl.apply.workspace import Workspace
     from edgectl.cli.password import read_password
 
     workspace = Workspace.open(root, access)
     file = workspace.password_file(password_file)
-    return workspace.release_repository(lambda: read_password(file, confirm=confirm))
+
+    def password() -> bytes:
+        given = read_password(file, confirm=new_keys)
+        if new_keys:
+            workspace.check_password(given)
+        return given
+
+    return workspace.release_repository(password)
 
 
 def _show(roles: Sequence[RoleStatus], output: str) -> None:
@@ -146,4 +153,5 @@ def _show(roles: Sequence[RoleStatus], output: str) -> None:
             f" ({role.keys_here} here)  expires {role.expires:%Y-%m-%d %H:%M} UTC",
             nl=False,
         )
-        click.secho("  EXPIRED" if role.expires <= now else "", fg="red")
+        expired = role.expires <= now
+        click.echo(click.style("  EXPIRED", fg="red") if expired else "")

@@ -36,6 +36,7 @@ def test_it_works_as_it_is_written(tmp_path: Path) -> None:
         "verified oci-layout:../registry\n",
     ):
         assert told in done.stdout
+    assert "digits gets 0.0% of the labelled samples right on this device" in done.stderr
     answer = re.search(r'^\{"model_name".*?\}\]\}', done.stdout, re.MULTILINE)
     assert answer is not None
     scores = json.loads(answer[0])["outputs"][0]["data"]

@@ -14,6 +14,8 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"`([\w./-]+\.(?:yaml|in|py))`[^`]*$")
 """The file that the last sentence before a block names."""
 _SAVED = {"yaml", "python", "text"}
+_FAILS = re.compile(r"^(edgectl .*?) +# exits with (\d+).*$", re.MULTILINE)
+"""A command that is to fail, with its exit code."""
 
 
 def script(page: str, port: int = 0) -> str:
@@ -37,7 +39,8 @@ def script(page: str, port: int = 0) -> str:
             lines.append(f"{body.strip()} & server=$!")
             lines.append(f"until curl -so /dev/null http://127.0.0.1:{port}/v2; do sleep 0.1; done")
         elif language in {"", "bash"} and not body.startswith(("#", "make ")):
-            lines.append(body.replace(". .venv/bin/activate\n", ""))
+            body = body.replace(". .venv/bin/activate\n", "")
+            lines.append(_FAILS.sub(r"\1 && exit 1 || test $? = \2", body))
     return "\n".join(lines).replace("8080", str(port))
 
 

@@ -99,7 +99,6 @@ def test_wrong_numbers_are_refused_before_anything_is_made(
     outcome = edgectl("trust", "init", "-C", project, option, value)
     assert outcome.exit_code == code
     assert not (project / "keys").exists()
-    assert not (project / "registry").exists()
 
 
 def test_a_wrong_password_is_one_clear_error(
@@ -110,3 +109,19 @@ def test_a_wrong_password_is_one_clear_error(
     outcome = edgectl("trust", "refresh", "-C", project)
     assert outcome.exit_code == 15
     assert "password does not open" in outcome.stderr
+
+
+def test_init_takes_no_other_password_than_the_signing_key_has(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An apply asks once: with two passwords none would be right."""
+    (project / "edgectl.yaml").write_text(PROJECT + "  signing: {key: keys/cosign.key}\n")
+    monkeypatch.setenv("EDGECTL_KEY_PASSWORD", "another")
+    edgectl("keys", "generate", "--output-key-prefix", project / "keys/cosign")
+    monkeypatch.setenv("EDGECTL_KEY_PASSWORD", "pw")
+    refused = edgectl("trust", "init", "-C", project)
+    assert refused.exit_code == 15
+    assert "give the password of the signing key" in refused.stderr
+    assert not list((project / "keys/trust").glob("*"))
+    monkeypatch.setenv("EDGECTL_KEY_PASSWORD", "another")
+    assert edgectl("trust", "init", "-C", project).exit_code == 0
