@@ -17,6 +17,8 @@ import click
 import yaml
 
 from edgectl import errors
+from edgectl.agent import failure as _  # noqa: F401 - declares errors
+from edgectl.cli.errors import INTERRUPTED_EXIT, USAGE_EXIT
 from edgectl.cli.root import VERBS, root
 from edgectl.manifest.document import KINDS
 from edgectl.manifest.profiles import profile_files
@@ -223,26 +225,28 @@ def _command_section(
 
 
 def error_page() -> str:
-    """Every class of error with its exit code."""
-    classes: list[type[errors.EdgectlError]] = [
-        errors.EdgectlError,
-        *errors.EdgectlError.__subclasses__(),
-    ]
+    """Every code of an error with its exit code."""
     lines = [
         "# Errors",
         "",
         _GENERATED,
         "",
-        "Every error is one sentence and a next step. Its code and exit code are stable;",
-        "with `-o json` or `EDGECTL_ERRORS=json` it is one line of JSON on stderr. A wrong command",
-        "line (`usage`) exits with 64, a run that is interrupted (`interrupted`) with 130.",
+        "Every error says what is wrong and what to do next. Its code and exit code are stable;",
+        "with `-o json` or `EDGECTL_ERRORS=json` it is one line of JSON on stderr.",
         "",
         "| exit code | code | retry | meaning |",
         "|---|---|---|---|",
     ]
-    for kind in sorted(classes, key=lambda kind: kind.exit_code):
-        meaning = "Anything else." if kind is errors.EdgectlError else _flow(inspect.getdoc(kind))
-        lines.append(f"| {kind.exit_code} | `{kind.code}` | {kind.retry} | {meaning} |")
+    rows = [(kind.exit_code, kind.code, kind.retry, _meaning(kind)) for kind in _kinds()]
+    rows += [
+        (1, "bug", errors.Retry.NEVER, "A fault of edgectl's own: please report it."),
+        (USAGE_EXIT, "usage", errors.Retry.NEVER, "A wrong command line."),
+        (INTERRUPTED_EXIT, "cancelled", errors.Retry.NEVER, "Ctrl-C, or SIGTERM to an apply."),
+    ]
+    lines += [
+        f"| {exit_code} | `{code}` | {retry} | {meaning} |"
+        for exit_code, code, retry, meaning in sorted(rows, key=lambda row: row[0])
+    ]
     lines += ["", "| retry | what an automation does |", "|---|---|"]
     lines += [
         "| never | Stops: a person has to change something first. |",
@@ -250,6 +254,21 @@ def error_page() -> str:
         "| wait | Waits: somebody else has to finish first, and nothing is wrong. |",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _kinds() -> list[type[errors.EdgectlError]]:
+    """The classes of errors that have a code of their own, each before those made of it."""
+    found: list[type[errors.EdgectlError]] = [errors.EdgectlError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return [kind for kind in found if "code" in vars(kind)]
+
+
+def _meaning(kind: type[errors.EdgectlError]) -> str:
+    """The first paragraph of the docstring: what follows is for who raises it."""
+    if kind is errors.EdgectlError:
+        return "Anything else."
+    return _flow((inspect.getdoc(kind) or "").partition("\n\n")[0])
 
 
 def _flow(text: str | None) -> str:

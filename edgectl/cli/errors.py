@@ -49,7 +49,7 @@ def exit_code_of(error: BaseException) -> int:
         _show_usage(error)
         return USAGE_EXIT
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        _show("interrupted", INTERRUPTED_EXIT, "interrupted", prefix="")
+        _show("cancelled", INTERRUPTED_EXIT, "interrupted", prefix="")
         return INTERRUPTED_EXIT
     missing = _missing_extra(error)
     if missing is not None:
