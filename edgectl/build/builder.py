@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING, Any, cast
 
 from edgectl.build.protocol import PROTOCOL
 from edgectl.build.shipped import search_path
@@ -18,6 +16,7 @@ from edgectl.digest import Digest, canonical_json
 from edgectl.errors import ToolchainError
 from edgectl.manifest.formats import SourceFormats
 from edgectl.manifest.problem import suggest
+from edgectl.manifest.yaml import read_documents
 from edgectl.plan.backends import engines_of
 
 if TYPE_CHECKING:
@@ -107,17 +106,12 @@ def load_builder(directory: Path) -> Builder:
     try:
         names = sorted({*_FILES, *_modules(directory)})
         contents = {name: (directory / name).read_bytes() for name in names}
-        spec: Any = yaml.safe_load(contents["builder.yaml"])
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
         raise ToolchainError(
             f"builder {directory.name!r} cannot be read: {error}",
             hint=f"a builder folder holds {', '.join(_FILES)}; see docs/builders.md",
         ) from error
-    problem = _problem(spec, directory.name)
-    if problem is not None:
-        raise ToolchainError(
-            f"{directory / 'builder.yaml'}: {problem}", hint="see docs/builders.md"
-        )
+    spec = _read_spec(directory / "builder.yaml")
     digests = {name: str(Digest.of(data)) for name, data in contents.items()}
     return Builder(
         directory.name,
@@ -145,10 +139,22 @@ def _modules(directory: Path) -> list[str]:
     ]
 
 
+def _read_spec(path: Path) -> dict[str, Any]:
+    """What a builder.yaml says; raises ToolchainError with everything wrong with its YAML."""
+    documents, problems = read_documents(path)
+    spec = documents[0].value if len(documents) == 1 else None
+    wrong = [str(problem) for problem in problems]
+    if not wrong and (problem := _problem(spec, path.parent.name)) is not None:
+        wrong = [f"{path}: {problem}"]
+    if wrong:
+        raise ToolchainError("\n".join(wrong), hint="docs/builders.md says what a builder is")
+    return cast("dict[str, Any]", spec)
+
+
 def _problem(spec: Any, name: str) -> str | None:
     """What is wrong with a builder.yaml, the first thing; None if nothing is."""
     if not isinstance(spec, dict):
-        return "not a mapping"
+        return "not one document that is a mapping"
     if spec.get("protocol") != PROTOCOL:
         return f"protocol {spec.get('protocol')!r}: this edgectl speaks {PROTOCOL}"
     if spec.get("name") != name:

@@ -79,8 +79,11 @@ def test_an_unknown_builder_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ("[", "cannot be read"),
-        ("- a", "not a mapping"),
+        ("[", r"builder\.yaml:1:2: not YAML"),
+        ("protocol: 1\nprotocol: 1", r"builder\.yaml:2:1: .*'protocol'"),
+        ("- a", "not one document that is a mapping"),
+        ("", "not one document that is a mapping"),
+        ("protocol: 1\n---\nprotocol: 1", "not one document that is a mapping"),
         ("protocol: 2\nname: toy", "protocol 2"),
         ("protocol: 1\nname: other", "not the folder's name"),
         ("protocol: 1\nname: toy\nactions: import\nformats: []", "actions is not a list"),
@@ -88,7 +91,7 @@ def test_an_unknown_builder_names_the_known_ones() -> None:
         (f"{_HEAD}actions: [fly]\nformats: []\nengines: []", "unknown actions fly"),
         (f"{_HEAD}actions: [importt]\nformats: [a]\nengines: []", "did you mean 'import'"),
         (f"{_IMPORTER}take: [b]", r"unknown key 'take' \(did you mean 'takes'\?\)"),
-        (f"{_IMPORTER}1: b", "unknown key 1"),
+        (f"{_IMPORTER}1: b", "YAML reads the key 1 as a number"),
         (f"{_IMPORTER}takes: b", "takes is not a list"),
         (f"{_IMPORTER}directories: [b]", "directories names b, which it neither imports nor"),
         (f"{_IMPORTER}takes: [B_b]", "format 'B_b' is not of lowercase"),
