@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
     from directories import Directory
 
-TEXT_LENGTH = 16
-"""Of made-up texts, where the manifest leaves the length free."""
-
 
 def import_model(task: Task) -> Done:
     """Convert a directory to ONNX with one input and one output.

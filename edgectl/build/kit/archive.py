@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from edgectl.build.kit.wording import first_line
@@ -12,7 +11,6 @@ from edgectl.build.protocol import RefusalError
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 4 << 30
-_CHUNK = 1 << 20
 
 
 def check_zip(
@@ -20,8 +18,8 @@ def check_zip(
 ) -> list[zipfile.ZipInfo]:
     """The entries of a ZIP archive, none of which leaves its directory or is a link.
 
-    Sizes are those that the archive declares; `extract_zip` holds it to them. Refuses what is no
-    ZIP (`not-an-archive`), is too large (`archive-too-large`) or names a place outside
+    Sizes are those that the archive declares, beyond which `zipfile` reads no entry. Refuses what
+    is no ZIP (`not-an-archive`), is too large (`archive-too-large`) or names a place outside
     (`archive-escapes`).
     """
     try:
@@ -49,44 +47,6 @@ def check_zip(
                 hint="do not use this file: no tool makes such an archive of a model",
             )
     return entries
-
-
-def extract_zip(
-    path: Path,
-    directory: Path,
-    *,
-    max_entries: int = MAX_ENTRIES,
-    max_bytes: int = MAX_BYTES,
-) -> Path:
-    """Unpack a checked archive below `directory`, which is returned; no entry grows past what it
-    declares. Refuses as `check_zip` does, and damaged data (`not-an-archive`)."""
-    entries = check_zip(path, max_entries=max_entries, max_bytes=max_bytes)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in entries:
-                target = directory / entry.filename
-                if entry.is_dir():
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _unpack(archive, entry, target)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise RefusalError(
-            "not-an-archive",
-            f"{path.name} is damaged: {first_line(error)}",
-            hint="is the file whole? save the model again",
-        ) from error
-    return directory
-
-
-def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    left = entry.file_size
-    with archive.open(entry) as source, target.open("wb") as file:
-        while chunk := source.read(_CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                raise zipfile.BadZipFile(f"{entry.filename} is larger than it says")
-            file.write(chunk)
 
 
 def check_tree(
