@@ -153,7 +153,7 @@ def test_a_fresh_agent_names_every_damaged_blob(demo: tuple[Path, str], tmp_path
 
     assert fresh("healthy") is None
     blobs = sorted((state / "registry").glob("**/blobs/sha256/*"))
-    every = int(os.environ.get("EDGECTL_TEST_EVERY_BLOB", "0")) or len(blobs) // 60
+    every = int(os.environ.get("EDGECTL_TEST_EVERY_BLOB", "0")) or len(blobs) // 30
     for number, blob in enumerate(blobs[::every]):
         whole = blob.read_bytes()
         blob.write_bytes(whole[:-1])
