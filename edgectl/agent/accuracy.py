@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from edgectl.agent.server import BusyServerError, RefusedSampleError
 from edgectl.agent.stopping import pause
 from edgectl.agent.warmup import UnhealthyModelError, require_healthy, warm_up
 from edgectl.engine.errors import InputError
@@ -13,6 +16,7 @@ from edgectl.errors import ConfigError
 from edgectl.serve.slot import compiled_cache, model_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from threading import Event
 
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from edgectl.engine.labels import Sample
     from edgectl.serve.slot import SlotModel
 
+_AGAIN = 0.5
+"""Seconds until a busy server is asked again."""
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -38,7 +44,8 @@ def measure_accuracy(device: Device, slot: Digest, model: SlotModel) -> float | 
     listed = labelled(samples)
     directory = model_path(device.config.state, slot, model.name)
     if device.server is not None and all(sample.file.suffix in _PICTURES for sample in listed):
-        return _through_server(device.server, directory, model, listed, device.stop)
+        patience = device.config.switch_timeout
+        return _through_server(device.server, directory, model, listed, patience, device.stop)
     return _in_process(device, directory, model, samples)
 
 
@@ -58,7 +65,12 @@ def _unusable(reason: str) -> ConfigError:
 
 
 def _through_server(
-    server: Server, directory: Path, model: SlotModel, samples: list[Sample], stop: Event
+    server: Server,
+    directory: Path,
+    model: SlotModel,
+    samples: list[Sample],
+    patience: float,
+    stop: Event,
 ) -> float:
     try:
         signature = ModelSignature.from_json((directory / "signature.json").read_bytes())
@@ -70,15 +82,37 @@ def _through_server(
             hint="give its samples as .json files",
         )
     source, output = signature.inputs[0].name, signature.outputs[0].name
-    right = 0
+    right, refused = 0, []
     for sample in samples:
-        pause(0, stop)
         try:
             image = sample.file.read_bytes()
         except OSError as error:
             raise _unusable(str(error)) from error
-        right += server.classify(model.name, model.version, source, output, image) == sample.label
+        classify = partial(server.classify, model.name, model.version, source, output, image)
+        try:
+            right += _patiently(classify, patience, stop) == sample.label
+        except RefusedSampleError as error:
+            refused.append(f"{sample.file.name}: {error}")
+    if len(refused) == len(samples):
+        raise UnhealthyModelError(
+            model.name, f"{model.name} takes none of the samples: {refused[0]}"
+        )
+    if refused:
+        raise _unusable(refused[0])
     return right / len(samples)
+
+
+def _patiently(classify: Callable[[], str], patience: float, stop: Event) -> str:
+    """Ask again while the server is busy: its other requests are no fault of a model."""
+    deadline = time.monotonic() + patience
+    while True:
+        pause(0, stop)
+        try:
+            return classify()
+        except BusyServerError:
+            if time.monotonic() > deadline:
+                raise
+        pause(_AGAIN, stop)
 
 
 def _in_process(device: Device, directory: Path, model: SlotModel, samples: Path) -> float | None:
@@ -88,5 +122,7 @@ def _in_process(device: Device, directory: Path, model: SlotModel, samples: Path
         stop=device.stop, samples=samples, runs=1, engine=model.engine,
         cache=compiled_cache(config.state, model.manifest),
     )  # fmt: skip
+    if report.unusable_samples:
+        raise _unusable(report.unusable_samples)
     require_healthy(model.name, report, {}, simulated=True)
     return report.accuracy

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from edgectl.errors import HealthError, ServerUnavailableError
+from edgectl.errors import ConfigError, HealthError, ServerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _OK = 200
+_REFUSED, _TOO_LARGE, _BUSY = 400, 413, 503
 _MAX_ANSWER = 4 << 20
 _TIMEOUT = 10.0
 _BEST_CLASS = 1
@@ -31,6 +32,14 @@ class SlotStatus:
     requests: int
     errors: int
     """Requests that failed on the server's side since the slot took over."""
+
+
+class RefusedSampleError(Exception):
+    """The server says that a sample is nothing that the model takes."""
+
+
+class BusyServerError(ServerUnavailableError):
+    """The server has too many other requests, and may answer a little later."""
 
 
 class Server:
@@ -62,8 +71,10 @@ class Server:
         """The best class of an encoded image: its label, or its index if it has no label.
 
         The image goes as a BYTES tensor in the binary form of the Open Inference Protocol, and
-        the classification extension gives `score:index[:label]`. Raises HealthError if the server
-        refuses, ServerUnavailableError if it does not answer.
+        the classification extension gives `score:index[:label]`. Raises RefusedSampleError and
+        ConfigError (too large) if the image is at fault, HealthError if the model is,
+        BusyServerError if the server has no time for it now, and ServerUnavailableError if it does
+        not answer.
         """
         header = json.dumps(
             {
@@ -83,8 +94,20 @@ class Server:
         headers = {"Inference-Header-Content-Length": str(len(header))}
         status, value = self._request("POST", path, body, headers)
         try:
+            if status == _BUSY:
+                raise BusyServerError(
+                    f"the inference server at {self._url} is busy: {value['error']}",
+                    hint="it has more requests than it can answer; the agent tries again",
+                )
+            if status == _TOO_LARGE:
+                raise ConfigError(
+                    f"a sample of {model} has {len(image)} bytes, too many for the server",
+                    hint="take it out of the samples, or give `edgectl serve` a larger --max-body",
+                )
+            if status == _REFUSED:
+                raise RefusedSampleError(str(value["error"]))
             if status != _OK:
-                raise HealthError(f"{model} {version} refuses a sample: {value['error']}")
+                raise HealthError(f"{model} {version} does not answer a sample: {value['error']}")
             _, index, *label = str(value["outputs"][0]["data"][0]).split(":", 2)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise HealthError(f"{model} {version} gives a malformed answer: {error!r}") from error

@@ -168,6 +168,10 @@ class SlotStore:
         """Whether the slot passed its soak on this device."""
         return (slot_path(self.state, digest) / _COMMITTED).exists()
 
+    def has_proven_itself(self, digest: Digest) -> bool:
+        """Whether the slot is whole and passed its soak, so that nothing is left to do for it."""
+        return self.is_usable(digest) and self.is_committed(digest)
+
     def unlink(self, link: Link) -> None:
         """Remove `current` or `previous`: there is nothing good to point to."""
         with storage_errors(f"removing {self.state / link}"):

@@ -139,11 +139,9 @@ class StateStore:
         if not path.exists():
             return None
         with _refusals():
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
             try:
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                connection, version = _connect_to_read(path)
             except sqlite3.DatabaseError as error:
-                connection.close()
                 if _is_corrupt(error):
                     return None
                 raise
@@ -282,6 +280,32 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
+    """A connection that only reads, and the schema's version.
+
+    Where the directory cannot be written, SQLite has no place for a reader's lock beside a database
+    that nobody has open. `immutable` does without: nobody else writes there either, or an agent is
+    at work and the lock's file is there.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        return _versioned(uri)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+            raise
+    return _versioned(f"{uri}&immutable=1")
+
+
+def _versioned(uri: str) -> tuple[sqlite3.Connection, int]:
+    connection = sqlite3.connect(uri, uri=True)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection, int(version)
 
 
 def _is_corrupt(error: sqlite3.DatabaseError) -> bool:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgectl.agent import failure
+from edgectl.agent import failure, marks
 from edgectl.agent.device import is_stale
 from edgectl.agent.machine import TABLE, Event, State, next_state, resume_state
 from edgectl.agent.state import Failed, Operation
@@ -64,21 +64,24 @@ _MESSAGES = {
 
 
 def adopt(device: Device, reason: str) -> None:
-    """Start a new memory from what is on disk: what serves goes on serving.
+    """Start a new memory from what is on disk: what serves goes on serving, and what failed here
+    stays ruled out.
 
     A slot that has not proven itself gives way to the one before it, as after any crash.
     """
+    remember = marks.recall(device.config.state)
     current, previous = (device.slots.linked(link) for link in LINKS)
-    if current is None:
-        return
-    if device.slots.is_committed(current) or previous in {None, current}:
+    if current is None and not remember:
+        return  # a new device
+    if current is None or device.slots.is_committed(current) or previous in {None, current}:
         message = f"{reason}: goes on with what serves"
-        device.memory.enter(Operation(slot=current), message=message)
+        device.memory.enter(Operation(slot=current), message=message, remember=remember)
         return
     error = failure.InterruptedUpdateError(f"{reason} while a new slot was on probation")
     device.memory.enter(
         Operation(State.ROLLBACK, slot=current, old=previous, error=failure.to_text(error)),
         message=error.message,
+        remember=remember,
     )
 
 
@@ -242,6 +245,16 @@ class Update:
     ) -> None:
         self._memory.enter(operation, message=message, remember=remember, poll=poll)
         self._operation = operation
+        if remember:
+            self._mark_failed()
+
+    def _mark_failed(self) -> None:
+        """Mark what failed beside the slots too. Without that it is still remembered, and what
+        serves must not wait for a disk that is full."""
+        try:
+            marks.keep(self._device.config.state, self._memory.failed())
+        except (StorageError, StorageFullError) as error:
+            _log.warning("state=%s mark=%s", self._operation.state, error.message)
 
     def _stop(self) -> None:
         """Asked to stop: nothing is to blame, and what serves is what served before."""

@@ -49,6 +49,8 @@ class WarmupReport:
     """Bytes of the whole process."""
     accuracy: float | None
     """On the labelled samples, 0 to 1; None without samples."""
+    unusable_samples: str = ""
+    """What is wrong with the labelled samples: no fault of the model's."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -62,6 +64,7 @@ class WarmupReport:
             float(latency.get("p99", 0.0)),
             int(value.get("peakMemoryBytes", 0)),
             None if accuracy is None else float(accuracy),
+            str(value.get("unusableSamples", "")),
         )
 
     def to_json(self, *, simulated: bool) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Work:
         resolved = resolve(device.registry, release, ring, facts, device.keys())
         wanted = resolved.slot.digest
         current = device.slots.linked("current")
-        if wanted == current and device.slots.is_usable(wanted):
+        if wanted == current and device.slots.has_proven_itself(wanted):
             return None
         self._refuse_remembered(resolved)
         for name in resolved.soak.min_accuracy:
@@ -121,7 +121,7 @@ class Work:
         return replace(
             operation,
             slot=wanted,
-            old=current,
+            old=None if current == wanted else current,  # what is damaged is no way back
             older=device.slots.linked("previous"),
             generation=release.generation,
             ring=ring.name,

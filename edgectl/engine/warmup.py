@@ -2,9 +2,10 @@
 
 `python -m edgectl.engine.warmup MODEL_DIR [--threads N] [--runs K] [--samples DIR] [--cache DIR]`
 prints one JSON object, `{"ok", "problems", "latency", "peakMemoryBytes", "loadSeconds",
-"providers", "host"}` and with samples `"accuracy"` and `"samples"`. The exit status is 0 whether
-the model is healthy or not; another one means that the process died. Limits are the caller's, and
-so is a time limit for a model that hangs.
+"providers", "host"}` and with samples `"accuracy"` and `"samples"`, or `"unusableSamples"` and why:
+they are no fault of the model. The exit status is 0 whether the model is healthy or not; another
+one means that the process died. Limits are the caller's, and so is a time limit for a model that
+hangs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgectl.engine.batches import fixed_batch
-from edgectl.engine.errors import EngineError
+from edgectl.engine.errors import EngineError, InputError
 from edgectl.engine.golden import MAX_GOLDEN_BYTES, check_golden
 from edgectl.engine.host import describe_host
 from edgectl.engine.measure import measure_latency, peak_memory, reset_peak_memory
@@ -28,6 +29,8 @@ from edgectl.engine.transforms import load_assets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from edgectl.engine.session import Session
 
 DEFAULT_RUNS = 20
 
@@ -82,8 +85,18 @@ def _fill(
         report["latency"] = latency.to_json()
         report["peakMemoryBytes"] = peak_memory()
     if samples is not None:
+        _measure_accuracy(report, session, model, samples)
+
+
+def _measure_accuracy(
+    report: dict[str, Any], session: Session, model: ModelDirectory, samples: Path
+) -> None:
+    try:
         accuracy = measure_accuracy(session, model.signature, samples, assets=model.path)
-        report["accuracy"], report["samples"] = accuracy.share, accuracy.total
+    except InputError as error:
+        report["unusableSamples"] = str(error)
+        return
+    report["accuracy"], report["samples"] = accuracy.share, accuracy.total
 
 
 def _main(arguments: Sequence[str] | None = None) -> int:

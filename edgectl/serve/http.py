@@ -212,13 +212,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that has no end."""
-        if self._refused:
+        if not self._listens():
             return
         super().data_received(data)
         if self._reading_head:
             self._head_size += len(data)
-            over = self._head_size > _HEAD_LIMIT
-            if over and not (self._refused or self.transport.is_closing()):
+            if self._head_size > _HEAD_LIMIT and self._listens():
                 self.send_400_response(f"The request's head is over {_HEAD_LIMIT} bytes.")
 
     def on_message_begin(self) -> None:
@@ -256,12 +255,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
         )
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
             self.transport.write_eof()
             self._refused = True
             self._start_timer(_HEAD_SECONDS)
         else:
             self.transport.close()
+
+    def _listens(self) -> bool:
+        return not (self._refused or self.transport.is_closing())
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

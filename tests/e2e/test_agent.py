@@ -18,6 +18,7 @@ from edgectl.agent.lock import lock
 from edgectl.agent.loop import poll_once
 from edgectl.agent.report import status
 from edgectl.agent.server import Server as ServerClient
+from edgectl.agent.state import FILE
 from edgectl.errors import (
     BusyError,
     EdgectlError,
@@ -29,7 +30,7 @@ from edgectl.errors import (
 )
 from edgectl.oci.descriptor import Platform
 from edgectl.oci.layout import LayoutStore
-from edgectl.serve.slot import read_link
+from edgectl.serve.slot import read_link, slot_path
 from edgectl.trust.policy import Expiry
 from edgectl.trust.release import Ring, Selector, SoakSettings
 from edgectl.trust.repository import TrustRepository
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 
 ARM64 = Platform("linux", "arm64", "v8")
+SIMULATED = {"simulate": "server-amd64"}
+"""For tests that have no time to ask every installed engine what it is."""
 EDGECTL = str(Path(sys.executable).with_name("edgectl"))
 
 
@@ -55,6 +58,11 @@ def refused(config: DeviceConfig) -> EdgectlError:
     with pytest.raises(EdgectlError) as caught:
         poll(config)
     return caught.value
+
+
+def lose_the_database(config: DeviceConfig) -> None:
+    for path in config.state.glob(f"{FILE}*"):
+        path.unlink()
 
 
 def serving(config: DeviceConfig) -> str | None:
@@ -176,7 +184,7 @@ def test_an_unhealthy_model_is_never_switched_to(
 
 def test_a_failing_soak_rolls_back_and_is_remembered(fleet: Fleet) -> None:
     samples = write_samples(fleet.directory / "samples")
-    config = fleet.config(samples={"brightness": str(samples)})
+    config = fleet.config(samples={"brightness": str(samples)}, facts=SIMULATED)
     soak = SoakSettings(0, 0.01, {"brightness": 0.9})
     fleet.release(fleet.publish_model(), soak=soak)
     poll(config)
@@ -191,6 +199,13 @@ def test_a_failing_soak_rolls_back_and_is_remembered(fleet: Fleet) -> None:
     # Released again with other settings: the digest is what is remembered.
     fleet.release(wrong)
     assert "failed on this device before" in refused(config).message
+    # Nor does the loss of the database bring it back.
+    known = status(config)["failed"]
+    lose_the_database(config)
+    assert "failed on this device before: brightness gets 0.0%" in refused(config).message
+    assert [item["digest"] for item in status(config)["failed"]] == [
+        item["digest"] for item in known
+    ]
     fleet.release(fleet.publish_model(version="2.0.1"), soak=soak)
     assert poll(config).result == "updated"
 
@@ -209,18 +224,36 @@ def test_a_first_install_that_fails_leaves_nothing(fleet: Fleet) -> None:
 def test_unusable_samples_are_no_fault_of_the_model(fleet: Fleet) -> None:
     samples = write_samples(fleet.directory / "samples")
     (samples / "labels.csv").write_text("file,label\nmissing.png,dark\n")
-    config = fleet.config(samples={"brightness": str(samples)})
+    config = fleet.config(samples={"brightness": str(samples)}, facts=SIMULATED)
     model = fleet.publish_model()
     fleet.release(model, soak=SoakSettings(0, 0.01, {"brightness": 0.9}))
     assert "samples are not usable" in refused(config).message
     assert status(config)["failed"] == []
+    assert status(config)["slot"] is None
+    (samples / "missing.png").write_bytes(picture(bright=False)[:60])  # cut short
+    assert "samples are not usable: sample missing.png" in refused(config).message
+    assert status(config)["failed"] == []
+
+
+def test_a_first_install_whose_database_is_lost_proves_itself_again(fleet: Fleet) -> None:
+    config = fleet.config(facts=SIMULATED)
+    fleet.release(fleet.publish_model())
+    poll(config)
+    slot = read_link(config.state, "current")
+    assert slot is not None
+    mark = slot_path(config.state, slot) / "committed"
+    mark.unlink()
+    lose_the_database(config)
+    poll(config)
+    assert mark.exists()
+    assert read_link(config.state, "current") == slot
+    assert status(config)["previous"] is None
 
 
 def test_freeze_keeps_serving_and_says_stale(tmp_path: Path) -> None:
     registry = LayoutStore(tmp_path / "registry")
     fleet = Fleet(tmp_path, registry, expiry=Expiry(timestamp=2.0))
-    # Asking every installed engine may take longer than the metadata lives.
-    config = fleet.config(facts={"simulate": "server-amd64"})
+    config = fleet.config(facts=SIMULATED)
     fleet.release(fleet.publish_model())
     poll(config)
     time.sleep(2.1)

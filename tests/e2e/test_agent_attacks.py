@@ -19,6 +19,7 @@ from edgectl.errors import (
     IntegrityError,
     NotFoundError,
     SignatureError,
+    StorageError,
     StorageFullError,
 )
 from edgectl.oci import referrers
@@ -202,9 +203,12 @@ def test_a_disk_that_fills_up(fleet: Fleet) -> None:
     device, state = fleet.device("small", limits={"reserve": "0"}), fleet.directory / "small/state"
     with SmallDisk(state, 700_000) as disk:
 
-        def once() -> subprocess.CompletedProcess[str]:
-            command = disk.command(EDGECTL, "agent", "once", "--config", str(device))
+        def agent(verb: str) -> subprocess.CompletedProcess[str]:
+            command = disk.command(EDGECTL, "agent", verb, "--config", str(device))
             return subprocess.run(command, check=False, capture_output=True, text=True)
+
+        def once() -> subprocess.CompletedProcess[str]:
+            return agent("once")
 
         assert once().returncode == 0
         filler = disk.path / "filler"
@@ -218,6 +222,14 @@ def test_a_disk_that_fills_up(fleet: Fleet) -> None:
         updated = once()
         assert updated.returncode == 0, updated.stderr
         assert served_version(disk.path) == "2.0.0"
+        disk.make_read_only()
+        denied = once()
+        assert denied.returncode == StorageError.exit_code, denied.stderr
+        assert "remount the file system read-write" in denied.stderr
+        shown = agent("status")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "brightness 2.0.0" in shown.stdout
+        assert "proved itself" in shown.stdout
 
 
 def test_writes_that_fail_halfway(fleet: Fleet) -> None:
