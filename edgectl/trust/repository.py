@@ -77,7 +77,7 @@ class TrustRepository:
         self._store = store
         self._repository = store.repository(metadata.REPOSITORY)
         self._directory = directory
-        self._anchor = Anchor(directory)
+        self._anchor = Anchor(directory, store.location)
         self._keyring = Keyring(directory, password)
         self._expiry = expiry or Expiry()
         self._now = now
@@ -91,15 +91,21 @@ class TrustRepository:
     def init(self, policy: KeyPolicy | None = None) -> None:
         """Make keys and the first, empty release; an interrupted run is completed.
 
-        The directory's root and keys are used if it holds some. Raises TrustError if the registry
-        has releases already, BusyError if somebody is publishing, KeyFileError.
+        The directory's root and keys are used if it holds some, so that several registries can
+        have one root of trust: the keys that were rotated in one are brought to the others by
+        this too. Raises TrustError if the registry has releases and all that is to be brought,
+        BusyError if somebody is publishing, KeyFileError.
         """
         with exclusively(self._store, self._directory) as still_alone:
             if self._repository.resolve(metadata.TIMESTAMP_TAG) is not None:
-                raise TrustError(
-                    f"{self._store.location} has a release repository already",
-                    hint="renew it with `edgectl trust refresh`, or choose another registry",
-                )
+                lacking = self._lacking()
+                if not lacking:
+                    raise TrustError(
+                        f"{self._store.location} has a release repository already",
+                        hint="renew it with `edgectl trust refresh`, or choose another registry",
+                    )
+                self._bring(lacking, still_alone)
+                return
             if not self._anchor.exists():
                 self._make_root(policy or KeyPolicy())
             for root in self._anchor.roots():
@@ -108,7 +114,7 @@ class TrustRepository:
             state = State(newest, Timestamp(), Snapshot(), Targets())
             # Above every version that a device can have seen of these keys in another registry.
             for signed in (state.timestamp, state.snapshot, state.targets):
-                signed.version = self._anchor.seen()
+                signed.version = self._anchor.seen_anywhere()
             self._advance(state, Targets.type, (newest,), still_alone)
 
     def publish(self, fleets: Mapping[str, FleetRelease]) -> int:
@@ -147,6 +153,7 @@ class TrustRepository:
         that are genuine are released again.
         """
         with exclusively(self._store, self._directory) as still_alone:
+            lacking = self._lacking()
             old = self._root().signed
             new = deepcopy(old)
             new.version += 1
@@ -155,10 +162,10 @@ class TrustRepository:
             for _ in old.roles[role].keyids:
                 new.add_key(self._keyring.generate(role).public_key, role)
             root = self._writer.sign(new, (old, new))
-            if role != Root.type:
-                state = self._read_or_recover(old)
-                self._advance(state, Targets.type, (old, new), still_alone)
-            self._writer.push_root(root)
+            if role == Root.type and not lacking:
+                self._writer.push_root(root)
+            else:
+                self._bring([*lacking, root], still_alone)
             self._anchor.keep_root(root.to_bytes(), new.version)
 
     def current(self) -> dict[str, FleetRelease]:
@@ -215,7 +222,21 @@ class TrustRepository:
         return newest_root(self._repository, self._anchor.root())
 
     def _read(self) -> State:
-        state = read_state(self._repository, self._root().signed)
+        try:
+            return self._read_by(self._root().signed)
+        except TrustError as error:
+            lacking = self._lacking()
+            if not lacking:
+                raise
+            raise TrustError(
+                f"{self._store.location} has no root.{lacking[-1].signed.version}, and so none of "
+                f"the keys that {self._directory} has now",
+                hint="if they were rotated with another registry, `edgectl trust init` brings them "
+                "to this one; if not, who could delete from it?",
+            ) from error
+
+    def _read_by(self, root: Root) -> State:
+        state = read_state(self._repository, root)
         if state.timestamp.version < self._anchor.seen():
             raise TrustError(
                 f"{self._store.location} was set back: its timestamp has version "
@@ -224,12 +245,36 @@ class TrustRepository:
             )
         return state
 
-    def _read_or_recover(self, root: Root) -> State:
+    def _lacking(self) -> list[Metadata[Root]]:
+        """The newest of the kept roots that the registry has not got, oldest of them first."""
+        lacking: list[Metadata[Root]] = []
+        for root in self._anchor.roots() if self._anchor.exists() else ():
+            if self._repository.resolve(metadata.tag(Root.type, root.signed.version)) is not None:
+                break
+            lacking.insert(0, root)
+        return lacking
+
+    def _bring(self, roots: Sequence[Metadata[Root]], still_alone: Callable[[], None]) -> None:
+        """Put new roots into the registry, and before them metadata that old and new ones accept.
+
+        Where the present metadata cannot be read, the newest targets are released again that one
+        of the kept roots vouches for.
+        """
+        kept = [root.signed for root in self._anchor.roots()]
+        before = self._before(roots[0].signed.version, kept)
         try:
-            return self._read()
+            state = self._read_by(before)
         except (TrustError, NotFoundError):
-            roots = [root, *(kept.signed for kept in self._anchor.roots())]
-            return recovered(self._repository, roots, self._anchor.seen())
+            state = recovered(self._repository, [before, *kept], self._anchor.seen())
+        accepting = (before, *(root.signed for root in roots))
+        self._advance(state, Targets.type, accepting, still_alone)
+        for root in roots:
+            self._writer.push_root(root)
+
+    def _before(self, version: int, kept: Sequence[Root]) -> Root:
+        """The root before a version, which the registry has."""
+        found = next((root for root in kept if root.version == version - 1), None)
+        return self._root().signed if found is None else found
 
     def _make_root(self, policy: KeyPolicy) -> None:
         root = Root()

@@ -6,6 +6,7 @@ expired metadata has to read it first.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edgectl.oci.reference import RegistryLocation
     from edgectl.oci.store import Repository
 
 ROOT_FILE = "root.json"
@@ -44,12 +46,17 @@ class Anchor:
     """The roots that an operator trusts, kept in the trust directory.
 
     `root.json` is the newest, the file that devices are shipped with; `N.root.json` are all of
-    them, by which older releases stay readable after their keys were rotated. `seen-timestamp` is
-    the version of the newest timestamp, so that a registry set back is noticed.
+    them, by which older releases stay readable after their keys were rotated. `seen-timestamp` has
+    the version of each registry's newest timestamp, so that one that was set back is noticed.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, location: RegistryLocation) -> None:
         self._directory = directory
+        self._registry = str(location)
+        if location.is_layout:
+            # From here, so that a directory that moves with its registry still knows it.
+            path = os.path.relpath(os.path.realpath(location.base), os.path.realpath(directory))
+            self._registry = f"oci-layout:{path}"
 
     def exists(self) -> bool:
         """Whether the directory was initialised."""
@@ -72,16 +79,28 @@ class Anchor:
             write_atomic(self._directory / ROOT_FILE, data)
 
     def seen(self) -> int:
-        """The version of the newest timestamp seen; 0 if none was, or that is not known."""
-        try:
-            return int((self._directory / _SEEN_FILE).read_text())
-        except (OSError, ValueError):
-            return 0
+        """The version of this registry's newest timestamp; 0 if that is not known."""
+        return self._versions().get(self._registry, 0)
+
+    def seen_anywhere(self) -> int:
+        """The highest version that was signed with these keys, as far as it is known."""
+        return max(self._versions().values(), default=0)
 
     def keep_seen(self, version: int) -> None:
         """Remember the version of a timestamp that is in force."""
+        versions = self._versions() | {self._registry: version}
+        lines = "".join(f"{versions[name]} {name}\n" for name in sorted(versions))
         with storage_errors(f"writing {self._directory / _SEEN_FILE}"):
-            write_atomic(self._directory / _SEEN_FILE, b"%d\n" % version)
+            write_atomic(self._directory / _SEEN_FILE, lines.encode())
+
+    def _versions(self) -> dict[str, int]:
+        """Registry to version; empty if the file is not there or damaged."""
+        try:
+            text = (self._directory / _SEEN_FILE).read_text()
+            lines = [line.partition(" ") for line in text.splitlines()]
+            return {name: int(version) for version, _, name in lines}
+        except (OSError, ValueError):
+            return {}
 
     def _read_root(self, path: Path) -> Metadata[Root]:
         try:

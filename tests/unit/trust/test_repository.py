@@ -147,6 +147,77 @@ def test_an_existing_directory_serves_a_new_registry_without_going_back(
     assert device.release("shop") == release("shop", 2)
 
 
+def test_one_trust_directory_serves_several_registries(tmp_path: Path, directory: Path) -> None:
+    registries = [opened(LayoutStore(tmp_path / name), directory) for name in "ab"]
+    for number, registry in enumerate(registries):
+        registry.init()
+        registry.publish({"shop": release("shop", 1 + number)})
+    for number, registry in enumerate(registries):
+        assert registry.current() == {"shop": release("shop", 1 + number)}
+        registry.refresh()
+        assert [role.version for role in registry.status()]
+
+
+def test_a_registry_that_moved_with_its_trust_directory_is_still_known(
+    tmp_path: Path, directory: Path
+) -> None:
+    """A CI runner checks out elsewhere each time: what was seen must not be lost on the way."""
+    trust = opened(LayoutStore(tmp_path / "a" / "registry"), tmp_path / "a" / "trust")
+    trust.init()
+    (tmp_path / "a").rename(tmp_path / "b")
+    store = LayoutStore(tmp_path / "b" / "registry")
+    old = metadata.read(store.repository("trust"), "timestamp", "timestamp")
+    moved = opened(store, tmp_path / "b" / "trust")
+    moved.refresh()
+    metadata.push(store.repository("trust"), "timestamp", old)
+    with pytest.raises(TrustError, match="was set back"):
+        moved.current()
+
+
+def test_keys_rotated_with_one_registry_are_brought_to_another(
+    tmp_path: Path, directory: Path
+) -> None:
+    first = opened(LayoutStore(tmp_path / "a"), directory)
+    first.init()
+    store = LayoutStore(tmp_path / "b")
+    second = opened(store, directory)
+    second.init()
+    shipped = second.root_file.read_bytes()
+    second.publish({"shop": release("shop", 1)})
+    device = TrustClient(store, tmp_path / "device", shipped)
+    device.refresh()
+
+    first.rotate("root")
+    first.rotate("timestamp")
+    with pytest.raises(TrustError, match=r"no root\.3") as caught:
+        second.current()
+    assert "trust init" in (caught.value.hint or "")
+    device.refresh()
+
+    second.init()
+    assert second.current() == {"shop": release("shop", 1)}
+    assert TrustClient(store, tmp_path / "new", shipped).release("shop") == release("shop", 1)
+    second.publish({"shop": release("shop", 2)})
+    device.refresh()
+    assert device.release("shop") == release("shop", 2)
+    with pytest.raises(TrustError, match="already"):
+        second.init()
+
+
+def test_rotating_again_brings_what_was_rotated_elsewhere(tmp_path: Path, directory: Path) -> None:
+    first = opened(LayoutStore(tmp_path / "a"), directory)
+    first.init()
+    store = LayoutStore(tmp_path / "b")
+    second = opened(store, directory)
+    second.init()
+    device = TrustClient(store, tmp_path / "device", second.root_file.read_bytes())
+    device.refresh()
+    first.rotate("timestamp")
+    second.rotate("root")
+    assert second.status()[0].version == 3
+    device.refresh()
+
+
 def test_an_interrupted_init_is_completed(tmp_path: Path, directory: Path) -> None:
     layout = LayoutStore(tmp_path / "registry")
     dying = DyingStore(layout)
