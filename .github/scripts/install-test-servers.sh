@@ -1,7 +1,7 @@
 #!/bin/sh
-# Install the servers, clients and the emulator that the tests need, where they are missing: Debian's
-# curl, docker-registry, skopeo, docker.io, mmdebstrap and qemu-user-static. Does nothing when all
-# are there.
+# Install what the tests need beside Python, where it is missing: Debian's curl, docker-registry,
+# skopeo, docker.io, g++ (which brings the OpenMP library that LightGBM wants), mmdebstrap and
+# qemu-user-static. Does nothing when all are there.
 set -eu
 
 missing=''
@@ -9,6 +9,7 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v docker-registry >/dev/null || missing="$missing docker-registry"
 command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v docker >/dev/null && command -v dockerd >/dev/null || missing="$missing docker.io"
+command -v gcc >/dev/null && command -v g++ >/dev/null || missing="$missing g++"
 command -v mmdebstrap >/dev/null || missing="$missing mmdebstrap"
 command -v qemu-aarch64-static >/dev/null || missing="$missing qemu-user-static"
 [ -n "$missing" ] || exit 0
@@ -20,7 +21,7 @@ fail() {
 }
 
 command -v apt-get >/dev/null ||
-    fail 'this system has no apt-get: install docker-registry, skopeo, dockerd, mmdebstrap and qemu its own way'
+    fail 'this system has no apt-get: install what these hold its own way'
 
 if [ "$(id -u)" = 0 ]; then
     as_root=''
@@ -32,7 +33,8 @@ fi
 
 echo "installing$missing"
 export DEBIAN_FRONTEND=noninteractive
-$as_root apt-get update -qq >/dev/null || fail 'apt-get update failed; see above'
+$as_root apt-get update -qq >/dev/null ||
+    echo 'apt-get update failed; going on with the lists that are there' >&2
 # shellcheck disable=SC2086 # one word per package
 $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null ||
     fail "apt-get install failed; try it by hand: apt-get install$missing"

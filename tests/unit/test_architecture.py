@@ -16,6 +16,7 @@ from importlinter.configuration import configure
 from packaging.requirements import Requirement
 
 import edgectl
+from tests.support.tracked import tracked
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 500
@@ -30,14 +31,6 @@ FORBIDDEN = {
     "an unfinished merge": re.compile(r"^(?:<<<<<<<|>>>>>>>) ", re.MULTILINE),
 }
 PICKLED = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-def tracked(*patterns: str) -> list[Path]:
-    """The files in git (or about to be), of the given patterns."""
-    git = ["git", "-c", f"safe.directory={ROOT}"]  # CI containers run as another user
-    command = [*git, "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [path for name in names.splitlines() if (path := ROOT / name).is_file()]
 
 
 def modules() -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from edgectl.engine.labels import read_samples
 from edgectl.engine.npz import read_npz
 from edgectl.manifest.load import load_project
 from tests.support.builders import MANIFESTS
+from tests.support.tracked import tracked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,15 +50,8 @@ def rows_of(model: Model, relative: str) -> list[str]:
     ]
 
 
-def committed() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "."], cwd=MANIFESTS, check=True, capture_output=True, text=True
-    ).stdout
-    return [MANIFESTS / name for name in listed.split("\0") if name]
-
-
 def test_binaries_are_small_enough_for_a_clone() -> None:
-    binaries = [path for path in committed() if path.suffix not in PLAIN and path.is_file()]
+    binaries = [path for path in tracked("manifests") if path.suffix not in PLAIN]
     assert binaries
     assert sum(path.stat().st_size for path in binaries) < MOST_BYTES
 
@@ -130,7 +123,7 @@ def test_samples_are_labelled_and_all_listed(folder: Path) -> None:
 def test_no_file_names_the_machine_that_it_was_made_on() -> None:
     """Exporters leave stack traces with paths behind."""
     path_of_a_machine = re.compile(rb"/(?:home|root|tmp|Users)/[\w.-]+")
-    for file in committed():
+    for file in tracked("manifests"):
         if file.is_file() and file.suffix not in {".png", ".jpg", ".npz"}:
             found = path_of_a_machine.search(file.read_bytes())
             assert found is None, f"{file.name} holds {found[0]!r}"
