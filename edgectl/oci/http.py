@@ -185,8 +185,9 @@ class HttpRepository:
             if found is not None and page.keys() <= found.keys():
                 break
             found = {**(found or {}), **page}
-        listed = self._fallback(digest) if found is None else found.values()
-        return referrers.of_type(listed, artifact_type)
+        if found is not None:
+            return referrers.of_type(found.values(), artifact_type)
+        return referrers.of_type(self._fallback(digest), artifact_type, self.read_manifest)
 
     def delete(self, target: str) -> None:
         """Remove a tag, or a manifest by digest."""

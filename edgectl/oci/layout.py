@@ -199,7 +199,8 @@ class LayoutRepository:
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
         """Manifests whose subject is `digest`."""
-        return referrers.of_type(self._fallback(self._index(), digest), artifact_type)
+        listed = self._fallback(self._index(), digest)
+        return referrers.of_type(listed, artifact_type, self.read_manifest)
 
     def delete(self, target: str) -> None:
         """Remove a tag, or a manifest by digest."""

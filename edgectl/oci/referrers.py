@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgectl.errors import NotFoundError
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, parse_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from edgectl.digest import Digest
+
+    Read = Callable[[str], tuple[Descriptor, bytes]]
+
+_MOST_UNTYPED = 256
+"""Most referrers that are read for their type: a hostile list could name any number."""
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -63,9 +69,35 @@ def removed(current: Iterable[Descriptor], referrer: Digest) -> bytes | None:
     return None if len(after) == len(before) else _index(after)
 
 
-def of_type(referrers: Iterable[Descriptor], artifact_type: str | None) -> list[Descriptor]:
-    """Those of one artifact type, or all."""
-    return [item for item in referrers if artifact_type in (None, item.artifact_type)]
+def of_type(
+    current: Iterable[Descriptor], artifact_type: str | None, read: Read | None = None
+) -> list[Descriptor]:
+    """Those of one artifact type, or all.
+
+    With `read`, which reads a manifest, also those whose type the list does not say: tools that
+    copy a fallback index drop what they do not know, as skopeo does before 1.16.
+    """
+    if artifact_type is None:
+        return list(current)
+    found: list[Descriptor] = []
+    unread = _MOST_UNTYPED
+    for item in current:
+        described: Descriptor | None = item
+        if item.artifact_type is None and read is not None and unread:
+            unread -= 1
+            described = _described(item, read)
+        if described is not None and described.artifact_type == artifact_type:
+            found.append(described)
+    return found
+
+
+def _described(item: Descriptor, read: Read) -> Descriptor | None:
+    """A listed referrer as its manifest says; None if that is not there."""
+    try:
+        manifest, data = read(str(item.digest))
+    except NotFoundError:
+        return None
+    return describe(data, manifest.media_type)
 
 
 def _index(referrers: Iterable[Descriptor]) -> bytes:
