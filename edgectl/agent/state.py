@@ -285,15 +285,15 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
     """A connection that only reads, and the schema's version.
 
-    Where the directory cannot be written, SQLite has no place for a reader's lock beside a database
-    that nobody has open. `immutable` does without: nobody else writes there either, or an agent is
-    at work and the lock's file is there.
+    Where nothing can be written, or the disk is full, SQLite has no place for the index that it
+    shares with others beside a database that nobody has open. `immutable` does without, which is
+    right there: an agent at work would have made that index.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         return _versioned(uri)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+        if not (_is_full(error) or error.sqlite_errorcode & 0xFF in _NO_PLACE):
             raise
     return _versioned(f"{uri}&immutable=1")
 
@@ -325,11 +325,17 @@ def _refusals() -> Iterator[None]:
         raise StorageError(f"cannot use the state database: {error}", hint=_HINT) from error
 
 
+_NO_PLACE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _HINT = "check that the state directory is writable and that its disk is healthy"
 
 
+def _is_full(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 def _refused(error: sqlite3.Error) -> EdgectlError:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+    if _is_full(error):
         return StorageFullError(
             "cannot write the state database: no space is left",
             hint="free space on the device's state directory; the agent tries again by itself",

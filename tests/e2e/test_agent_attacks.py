@@ -218,6 +218,10 @@ def test_a_disk_that_fills_up(fleet: Fleet) -> None:
         assert full.returncode == StorageFullError.exit_code, full.stderr
         assert "Traceback" not in full.stderr
         assert served_version(disk.path) == "1.0.0"
+        filler.write_bytes(bytes(filler.stat().st_size + disk.free))
+        assert disk.free == 0
+        assert once().returncode == StorageFullError.exit_code
+        assert "brightness 1.0.0" in agent("status").stdout
         filler.unlink()
         updated = once()
         assert updated.returncode == 0, updated.stderr
