@@ -51,8 +51,10 @@ class Executor:
         events: Events,
         cancel: threading.Event,
         latency_limits: Mapping[str, float] | None = None,
+        step_timeout: float | None = None,
     ) -> None:
-        """`latency_limits` are in seconds, by the key of the evaluation that is bound by them."""
+        """`latency_limits` are in seconds, by the key of the evaluation that is bound by them;
+        `step_timeout` is how long a builder may take for one step."""
         self.store = store
         self.inputs = inputs
         self.key = key
@@ -62,6 +64,7 @@ class Executor:
         self._events = events
         self._cancel = cancel
         self._latency_limits = latency_limits or {}
+        self._step_timeout = step_timeout
         self.hits: set[str] = set()
         """Keys of the steps whose results were there."""
 
@@ -144,6 +147,7 @@ class Executor:
                 step, progress.fraction, progress.message
             ),
             cancel=self._cancel,
+            timeout=self._step_timeout,
         )
         if step.kind in _MAKERS and not any(r.split("/")[0] == "model" for r in made.outputs):
             raise ToolchainError(

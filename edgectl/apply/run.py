@@ -106,6 +106,7 @@ class Applier:
                 events=self._events,
                 cancel=cancel,
                 latency_limits=_latency_limits(self._plan),
+                step_timeout=self._workspace.manifests.project.spec.build.step_timeout,
             )
             outcomes = run_steps(
                 [step for change in self._plan.models for step in change.run],

@@ -11,9 +11,11 @@ from edgectl.desired import DesiredBuilder, PinnedFile
 from edgectl.digest import Digest
 from edgectl.errors import ConfigError, KeyFileError, TrustError
 from edgectl.expand import expand
+from edgectl.manifest.data import check_data
 from edgectl.manifest.load import load_project
 from edgectl.oci.access import open_store
 from edgectl.oci.tar import source_date_epoch
+from edgectl.plan.compare import make_plan
 from edgectl.plan.observe import observe
 from edgectl.trust.keys import load_private, load_public
 from edgectl.trust.policy import Expiry
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from edgectl.manifest.project import Signing
     from edgectl.oci.access import Access
     from edgectl.oci.store import Store
+    from edgectl.plan.compare import Plan, Selection
     from edgectl.plan.observed import Observed
     from edgectl.trust.keyring import Password
     from edgectl.trust.keys import PrivateKey, PublicKey
@@ -71,6 +74,14 @@ class Workspace:
             model_card=PinnedFile(Digest.of_file(template), template),
             source_date_epoch=source_date_epoch(),
         )
+
+    def plan(self, selection: Selection | None = None) -> Plan:
+        """What apply would do. Raises ManifestErrors also where the data of a model that is to be
+        built is not what the model declares; of what is built already, it was."""
+        desired = self.desired()
+        plan = make_plan(desired, self.observe(desired), selection)
+        check_data(self.manifests.models[change.model.key] for change in plan.models if change.run)
+        return plan
 
     def observe(self, desired: Desired) -> Observed:
         """What the registry says of it."""

@@ -9,6 +9,7 @@ import os
 import selectors
 import signal
 import subprocess
+import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -27,6 +28,10 @@ _READ_BYTES = 16 << 10
 
 class CancelledError(Exception):
     """The process was killed because the caller no longer wants its result."""
+
+
+class OverdueError(Exception):
+    """The process was killed because it took longer than it may."""
 
 
 class _Lines:
@@ -57,15 +62,17 @@ def run_process(
     env: Mapping[str, str],
     on_line: Callable[[str], None],
     cancel: threading.Event | None = None,
+    timeout: float | None = None,
     keep: Sequence[int] = (),
 ) -> tuple[int, list[str]]:
     """Run a command to its end; returns its exit status and the last lines of its stderr.
 
     Each line of stdout goes to `on_line` as it comes; nothing else of it is kept. Raises
-    CancelledError once `cancel` is set. However this function is left, no process of the group
-    survives it. Nothing is ever written to the command's stdin: it ends when this process does, by
-    SIGKILL too, so that the command can end itself (`edgectl.build.protocol` does). One that cannot
-    takes the file descriptors `keep` along, such as that of a lock on what it writes.
+    CancelledError once `cancel` is set, OverdueError after `timeout` seconds. However this function
+    is left, no process of the group survives it. Nothing is ever written to the command's stdin: it
+    ends when this process does, by SIGKILL too, so that the command can end itself
+    (`edgectl.build.protocol` does). One that cannot takes the file descriptors `keep` along, such
+    as that of a lock on what it writes.
     """
     tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
     with subprocess.Popen(
@@ -79,7 +86,8 @@ def run_process(
         pass_fds=keep,
     ) as process:
         try:
-            _pump(process, _Lines(on_line), _Lines(tail.append), cancel)
+            deadline = None if timeout is None else time.monotonic() + timeout
+            _pump(process, _Lines(on_line), _Lines(tail.append), cancel, deadline)
             return process.returncode, list(tail)
         finally:
             _kill_group(process.pid)
@@ -90,6 +98,7 @@ def _pump(
     stdout: _Lines,
     stderr: _Lines,
     cancel: threading.Event | None,
+    deadline: float | None,
 ) -> None:
     """Deliver output until the process ends; what it left in the pipes then is delivered too.
 
@@ -102,6 +111,8 @@ def _pump(
         while process.poll() is None:
             if cancel is not None and cancel.is_set():
                 raise CancelledError
+            if deadline is not None and time.monotonic() > deadline:
+                raise OverdueError
             if selector.get_map():
                 _deliver(selector, _POLL_SECONDS)
             else:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import edgectl
 from edgectl.build import toolchain
-from edgectl.build.process import run_process
+from edgectl.build.process import OverdueError, run_process
 from edgectl.build.protocol import PROTOCOL, RESULT_FILE
 from edgectl.errors import ModelError, ToolchainError
+from edgectl.quantity import format_seconds
 
 if TYPE_CHECKING:
     import threading
@@ -69,13 +70,14 @@ def run(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
+    timeout: float | None = None,
     cache: Path | None = None,
 ) -> Result:
-    """Run one action to its end.
+    """Run one action to its end, which is to come within `timeout` seconds.
 
     Raises ModelError when the builder refuses the model; ToolchainError when the environment
-    cannot be made, the builder crashes, or what it answers is not the protocol; CancelledError
-    (`edgectl.build.process`) once `cancel` is set. No process survives the call.
+    cannot be made, the builder crashes or takes longer, or what it answers is not the protocol;
+    CancelledError (`edgectl.build.process`) once `cancel` is set. No process survives the call.
     """
     notify = on_progress or _ignore
     try:
@@ -93,13 +95,17 @@ def run(
         raise ToolchainError(f"the output directory {request.output} is not empty")
     with tempfile.TemporaryDirectory(prefix="edgectl-build-") as scratch:
         request_file = _write_request(Path(scratch), request)
-        status, tail = run_process(
-            [str(python), "-P", "-B", str(builder.script), str(request_file)],
-            cwd=request.output,
-            env=_environment(Path(scratch), python, builder),
-            on_line=lambda line: _forward(line, notify),
-            cancel=cancel,
-        )
+        try:
+            status, tail = run_process(
+                [str(python), "-P", "-B", str(builder.script), str(request_file)],
+                cwd=request.output,
+                env=_environment(Path(scratch), python, builder),
+                on_line=lambda line: _forward(line, notify),
+                cancel=cancel,
+                timeout=timeout,
+            )
+        except OverdueError as error:
+            raise _overdue(builder, request, timeout or 0) from error
     if status != 0:
         raise ToolchainError(
             f"builder {builder.name!r} failed on {request.action} of {request.model!r}: "
@@ -112,6 +118,15 @@ def run(
     result = _read_result(builder, request)
     notify(Progress(1.0, "done"))
     return result
+
+
+def _overdue(builder: Builder, request: Request, timeout: float) -> ToolchainError:
+    return ToolchainError(
+        f"builder {builder.name!r} did not end {request.action} of {request.model!r} within "
+        f"{format_seconds(timeout)}, and was ended",
+        hint="if the step needs longer here, raise spec.build.stepTimeout in edgectl.yaml; else "
+        "the builder hangs on this model: report it with the model that shows it",
+    )
 
 
 def _write_request(scratch: Path, request: Request) -> Path:

@@ -58,13 +58,11 @@ def apply(
     from edgectl.cli.password import read_password
     from edgectl.cli.plan import plan_json, show_plan
     from edgectl.cli.progress import show_progress
-    from edgectl.plan.compare import make_plan
 
     # CI systems cancel a job with SIGTERM: end as on Ctrl-C, with no toolchain left running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     workspace = Workspace.open(root, access)
-    desired = workspace.desired()
-    plan = make_plan(desired, workspace.observe(desired), selection)
+    plan = workspace.plan(selection)
     if not plan.changed:
         if output == "json":
             click.echo(json.dumps(_report_json(plan_json(plan), None), indent=2))

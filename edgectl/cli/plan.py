@@ -39,11 +39,8 @@ def plan(
     The exit code is 0, or 2 with --detailed-exitcode where there are changes.
     """
     from edgectl.apply.workspace import Workspace
-    from edgectl.plan.compare import make_plan
 
-    workspace = Workspace.open(root, access)
-    desired = workspace.desired()
-    made = make_plan(desired, workspace.observe(desired), selection)
+    made = Workspace.open(root, access).plan(selection)
     if output == "json":
         click.echo(json.dumps(plan_json(made), indent=2))
     else:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 def validate(root: Path, output: str) -> int:
     """Check the manifests of the project.
 
-    Tells every problem at once, each with file, line, column and field. Reads no registry and
-    no data file; `edgectl plan` compares the data files with their sha256.
+    Tells every problem at once, each with file, line, column and field. Reads no registry, and of
+    data files only what their arrays are; `edgectl plan` compares files with their sha256.
     """
     from edgectl.build.builder import find_builders, source_formats
     from edgectl.manifest.load import load_project
     from edgectl.manifest.problem import ManifestErrors
 
     try:
-        manifests = load_project(root, source_formats(find_builders(repository=root)))
+        manifests = load_project(root, source_formats(find_builders(repository=root)), data=True)
     except ManifestErrors as errors:
         if output == "text":
             raise

@@ -27,6 +27,9 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 }
 """Task to its metrics. Some need more than others: `auc` two classes, `top5` six or more."""
 
+UNBOUNDED = ("mae", "rmse", "r2")
+"""Metrics that are no share from 0 to 1."""
+
 
 def main_metric(measured: Collection[str]) -> str | None:
     """The one of several metrics that says most; None if there are none."""

@@ -1,4 +1,4 @@
-"""The data files that a Model names: they must be there, and inside the project."""
+"""The files that a Model names: they must be there, and inside the project."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.manifest.document import Document
-    from edgectl.manifest.model import Model
+    from edgectl.manifest.model import Model, ModelSpec
     from edgectl.manifest.problem import Problem
+
+
+def _named(spec: ModelSpec) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each path that a model says, after the section that says it."""
+    if spec.source.path is not None:
+        yield ("source",), spec.source.path
+    if spec.calibration is not None:
+        yield ("calibration",), spec.calibration.path
+    if spec.evaluation is not None:
+        yield ("evaluation",), spec.evaluation.path
+        for name, metric in spec.evaluation.metrics.items():
+            yield ("evaluation", "metrics", name), metric.path
+    yield ("golden",), spec.golden.path
+    for name, asset in spec.assets.items():
+        yield ("assets", name), asset.path
 
 
 def file_problems(document: Document, model: Model, root: Path) -> Iterator[Problem]:
     """Paths that leave the project, also by a symbolic link, and files that are not there."""
     inside = os.path.realpath(root) + os.sep
     spec = model.spec
-    for section, named, directory_allowed in (
-        ("source", spec.source.path, True),
-        ("calibration", spec.calibration.path if spec.calibration else None, False),
-        ("evaluation", spec.evaluation.path if spec.evaluation else None, False),
-        ("golden", spec.golden.path, False),
-    ):
-        if named is None:
-            continue
+    for at, named in _named(spec):
         path = model.path(named)
-        field = ("spec", section, "path")
+        field = ("spec", *at, "path")
         if not os.path.realpath(path).startswith(inside):
             yield document.problem(
                 field,
@@ -36,5 +44,5 @@ def file_problems(document: Document, model: Model, root: Path) -> Iterator[Prob
             )
         elif not path.exists():
             yield document.problem(field, f"there is no file {path}")
-        elif path.is_dir() and not directory_allowed:
+        elif path.is_dir() and at != ("source",):
             yield document.problem(field, f"{path} is a directory, not a file")

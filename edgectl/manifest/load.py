@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgectl.manifest.collection import ManifestSet
+from edgectl.manifest.data import data_problems
 from edgectl.manifest.document import Document, name_of, read_document
 from edgectl.manifest.files import file_problems
 from edgectl.manifest.fit import misfits
@@ -65,13 +66,16 @@ class _Reading:
                 yield document.manifest
 
 
-def load_project(root: Path, formats: SourceFormats | None = None) -> ManifestSet:
+def load_project(
+    root: Path, formats: SourceFormats | None = None, *, data: bool = False
+) -> ManifestSet:
     """Read the project whose `edgectl.yaml` is in `root`.
 
     `formats` are those that the project's builders read, as
     `edgectl.build.builder.source_formats` finds them; without them a model's format may be any.
     Raises ManifestErrors with every problem of every file: YAML, fields, names that nothing has,
-    and data files that are missing. Digests of data files are not checked here.
+    and files that are missing; with `data`, also data sets whose arrays are not what their model
+    declares. Digests are not checked here.
     """
     reading = _Reading()
     project_file = root / PROJECT_FILE
@@ -94,6 +98,8 @@ def load_project(root: Path, formats: SourceFormats | None = None) -> ManifestSe
     for document in reading.documents:
         if isinstance(document.manifest, Model):
             reading.problems += file_problems(document, document.manifest, root)
+    if data:
+        reading.problems += data_problems(reading.of(Model))
     if formats is not None:
         reading.problems += format_problems(reading.documents, formats)
     if reading.problems:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
 from edgectl.engine.signature import ModelSignature, TensorSpec
-from edgectl.engine.tasks import metrics_of
+from edgectl.engine.tasks import UNBOUNDED, metrics_of
 from edgectl.engine.transforms import canonical
 from edgectl.manifest.base import (
     Element,
@@ -366,6 +367,8 @@ class ModelSpec(Element):
             if metric not in known:
                 fault = f"is no metric of {self.task} ({suggest(metric, known)})"
                 yield Fault(fault, ("gates", metric))
+            elif metric not in (*UNBOUNDED, *own):
+                yield from _percentages(metric, self.gates[metric])
         seen: set[str] = set()
         tensors: tuple[tuple[str, tuple[Tensor, ...]], ...] = (
             ("inputs", self.inputs),
@@ -377,6 +380,16 @@ class ModelSpec(Element):
                     fault = f"another tensor has the name {tensor.name!r}"
                     yield Fault(fault, (side, number, "name"))
                 seen.add(tensor.name)
+
+
+def _percentages(metric: str, gate: Gate) -> Iterator[Fault]:
+    """Limits of a share that no share reaches: 95 where 0.95 is meant."""
+    for field in type(gate).model_fields:
+        limit = getattr(gate, field)
+        if limit is not None and limit > 1:
+            meant = f"write {limit / 100:g}" if limit <= 100 else "it is at most 1"
+            fault = f"{metric} is a share from 0 to 1, which {limit:g} is not: {meant}"
+            yield Fault(fault, ("gates", metric, to_camel(field)))
 
 
 def _canonical(spec: TensorSpec) -> TensorSpec:

@@ -47,19 +47,35 @@ class Expiry(Element):
     """How long each role of the release metadata (TUF) is good for. A device that sees nothing
     newer keeps serving and reports `stale`."""
 
-    root: Seconds = Field(default=written("365d"), description="The key list.", examples=["365d"])
+    root: Seconds = Field(
+        default=written("365d"), gt=0, description="The key list.", examples=["365d"]
+    )
     targets: Seconds = Field(
-        default=written("90d"), description="What each fleet is to run.", examples=["90d"]
+        default=written("90d"), gt=0, description="What each fleet is to run.", examples=["90d"]
     )
     snapshot: Seconds = Field(
         default=written("7d"),
+        gt=0,
         description="Which versions of the metadata belong together.",
         examples=["7d"],
     )
     timestamp: Seconds = Field(
         default=written("1d"),
+        gt=0,
         description="That this is the newest. Renewed by `edgectl trust refresh`.",
         examples=["1d"],
+    )
+
+
+class Build(Element):
+    """How builders are run."""
+
+    step_timeout: Seconds = Field(
+        default=written("2h"),
+        gt=0,
+        description="Most time that a builder may take for one step of one model. One that takes "
+        "longer hangs, and is ended.",
+        examples=["2h"],
     )
 
 
@@ -97,6 +113,11 @@ class ProjectSpec(Element):
         default_factory=Signing,
         description="The keys that sign.",
         examples=[{"key": "keys/cosign.key"}],
+    )
+    build: Build = Field(
+        default_factory=Build,
+        description="What builders may take.",
+        examples=[{"stepTimeout": "2h"}],
     )
     trust: Trust = Field(
         default_factory=Trust,

@@ -203,7 +203,7 @@ def test_a_cached_result_that_nobody_trusted_signed_is_not_used(small: Project) 
     [
         ("sha256", 4, "declares"),
         ("garbage", 5, "not a valid ONNX model"),
-        ("calibration", 5, "calibration"),
+        ("calibration", 3, "spec.inputs[0] declares FP32"),
         ("password", 15, "password"),
         ("no trust", 14, "edgectl trust init"),
         ("missing file", 3, "digits-9.9.9.onnx"),

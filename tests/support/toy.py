@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgectl.apply.run import Applier, Report
 from edgectl.apply.workspace import Workspace
 from edgectl.oci.access import Access
-from edgectl.plan.compare import Plan, Selection, make_plan
 from edgectl.trust.keyfile import write_key_pair
 from edgectl.trust.keys import generate
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgectl.apply.events import Events
     from edgectl.oci.store import Repository
+    from edgectl.plan.compare import Plan, Selection
 
 PASSWORD = "toy"
 TARGETS = ("intel-nuc", "raspberry-pi-5")
@@ -88,8 +90,10 @@ class ToyProject:
         )
         (builder / "requirements.lock").write_text("# nothing\n")
         (builder / "build.py").write_text(_BUILD)
-        for name in ("calibration", "evaluation", "golden"):
-            (root / f"{name}.npz").write_bytes(name.encode())
+        rows = np.zeros((4, 2), np.float32)
+        np.savez(root / "calibration.npz", x=rows + 1)
+        np.savez(root / "evaluation.npz", x=rows, label=rows[:, 0])
+        np.savez(root / "golden.npz", x=rows, y=rows)
         self.model()
         self.fleet()
         write_key_pair(root / "keys" / "cosign", generate(), PASSWORD.encode())
@@ -156,9 +160,7 @@ class ToyProject:
 
     def plan(self, selection: Selection | None = None) -> Plan:
         """What apply would do."""
-        workspace = self.workspace()
-        desired = workspace.desired()
-        return make_plan(desired, workspace.observe(desired), selection)
+        return self.workspace().plan(selection)
 
     def apply(
         self,

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.build.process import MAX_LINE_BYTES, STDERR_TAIL_LINES, CancelledError, run_process
+from edgectl.build.process import (
+    MAX_LINE_BYTES,
+    STDERR_TAIL_LINES,
+    CancelledError,
+    OverdueError,
+    run_process,
+)
 from tests.support.builders import REPOSITORY
 
 if TYPE_CHECKING:
@@ -202,5 +208,24 @@ def test_a_process_without_pipes_is_cancelled_too(tmp_path: Path) -> None:
     with pytest.raises(CancelledError):
         run_process(
             [sys.executable, "-c", script], cwd=tmp_path, env=ENV, on_line=started, cancel=cancel
+        )
+    assert _ends(pids[0])
+
+
+def test_a_process_that_takes_too_long_is_killed_with_its_group(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    pids: list[int] = []
+    with pytest.raises(OverdueError):
+        run_process(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=ENV,
+            on_line=lambda line: pids.append(int(line)),
+            timeout=0.5,
         )
     assert _ends(pids[0])

@@ -86,6 +86,17 @@ def test_a_crash_shows_its_last_line_and_no_traceback(build: Callable[..., Resul
     assert "Traceback" not in caught.value.message
 
 
+def test_a_builder_that_hangs_is_ended_and_the_way_to_give_it_longer_is_said(
+    build: Callable[..., Result],
+) -> None:
+    with pytest.raises(ToolchainError) as caught:
+        build("while True: pass", timeout=0.3)
+    assert caught.value.message == (
+        "builder 'toy' did not end import of 'digits' within 300.0 ms, and was ended"
+    )
+    assert "spec.build.stepTimeout in edgectl.yaml" in str(caught.value.hint)
+
+
 def test_a_kill_is_said(build: Callable[..., Result]) -> None:
     with pytest.raises(ToolchainError, match="killed by SIGKILL") as caught:
         build("import os; os.kill(os.getpid(), 9)")

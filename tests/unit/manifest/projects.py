@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -34,6 +36,9 @@ def make_project(root: Path) -> Path:
     (root / "edgectl.yaml").write_text(PROJECT)
     (root / "base.yaml").write_text(BASE_MODEL)
     (root / "data").mkdir()
-    for name in ("model.onnx", "calibration.npz", "evaluation.npz", "golden.npz"):
-        (root / "data" / name).touch()
+    (root / "data" / "model.onnx").touch()
+    images, logits = np.zeros((4, 1, 8, 8), np.float32), np.zeros((4, 10), np.float32)
+    np.savez(root / "data" / "calibration.npz", image=images)
+    np.savez(root / "data" / "evaluation.npz", image=images, label=np.arange(4))
+    np.savez(root / "data" / "golden.npz", image=images, logits=logits)
     return root
