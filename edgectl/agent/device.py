@@ -64,6 +64,11 @@ class Device:
             self.memory.save_record(_ENGINES, engines.to_json())
         return measure(self.config.state, target=self.config.target, engines=engines)
 
+    def is_whole(self) -> bool:
+        """Whether `current` leads to a slot that is all there and has proven itself."""
+        current = self.slots.linked("current")
+        return current is not None and self.slots.has_proven_itself(current)
+
     def trust(self) -> TrustClient:
         """The reader of release metadata; raises ConfigError if the root cannot be read."""
         from edgectl.trust.client import TrustClient

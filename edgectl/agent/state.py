@@ -126,7 +126,8 @@ class StateStore:
             except sqlite3.DatabaseError as error:
                 if not _is_corrupt(error):
                     raise
-                reason = f"the state database was corrupt ({error})"
+                *_, last_line = str(error).splitlines() or [""]
+                reason = f"the state database was corrupt ({last_line})"
             path.replace(directory / f"{FILE}.corrupt")
             for suffix in ("-wal", "-shm"):
                 (directory / f"{FILE}{suffix}").unlink(missing_ok=True)

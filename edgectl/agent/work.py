@@ -67,7 +67,7 @@ class Work:
         """One HEAD: does the registry have other release metadata than was dealt with?
 
         What was dealt with depends on what the device is, too: a label or an engine that changed
-        makes the same release another question.
+        makes the same release another question, and so does a slot that is gone.
         """
         repository = self._device.registry.repository(TRUST_REPOSITORY)
         head = repository.resolve(TIMESTAMP_TAG)
@@ -80,7 +80,8 @@ class Work:
         config = self._device.config
         labels = ",".join(f"{key}={value}" for key, value in sorted(config.labels.items()))
         self.settles = f"{head.digest} {config.fleet} {labels} {self._facts.fingerprint}"
-        if self.settles != self.poll.settled:
+        damaged = bool(self.poll.ring) and not self.poll.refusal and not self._device.is_whole()
+        if self.settles != self.poll.settled or damaged:
             return operation
         self.unchanged = True
         if is_stale(self.poll):

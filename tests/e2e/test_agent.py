@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgectl.agent.device import open_device
 from edgectl.agent.lock import lock
 from edgectl.agent.loop import poll_once
 from edgectl.agent.report import status
 from edgectl.agent.server import Server as ServerClient
 from edgectl.agent.state import FILE
+from edgectl.agent.update import Update
 from edgectl.errors import (
     BusyError,
     EdgectlError,
@@ -235,6 +238,22 @@ def test_unusable_samples_are_no_fault_of_the_model(fleet: Fleet) -> None:
     assert status(config)["failed"] == []
 
 
+@pytest.mark.parametrize("gone", ["current", "slots", "."])
+def test_what_is_gone_comes_back_with_the_next_poll(fleet: Fleet, gone: str) -> None:
+    """Though no release asks for anything new."""
+    config = fleet.config(facts=SIMULATED)
+    fleet.release(fleet.publish_model())
+    with open_device(config, Event()) as (device, _):
+        Update(device).poll()
+        if gone == "current":
+            (config.state / gone).unlink()
+        else:
+            shutil.rmtree(config.state / gone)
+        Update(device).poll()
+        assert serving(config) == "1.0.0"
+        assert device.is_whole()
+
+
 def test_a_first_install_whose_database_is_lost_proves_itself_again(fleet: Fleet) -> None:
     config = fleet.config(facts=SIMULATED)
     fleet.release(fleet.publish_model())
@@ -271,8 +290,6 @@ def test_freeze_keeps_serving_and_says_stale(tmp_path: Path) -> None:
 
 def test_an_older_release_replayed_is_refused(fleet: Fleet) -> None:
     """The registry is set back to an earlier, once valid state."""
-    import shutil
-
     config = fleet.config()
     fleet.release(fleet.publish_model())
     poll(config)
