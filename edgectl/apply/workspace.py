@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -22,9 +24,11 @@ from edgectl.trust.policy import Expiry
 from edgectl.trust.repository import TrustRepository
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
 
+    from edgectl.build.builder import Builder
     from edgectl.desired import Desired
     from edgectl.manifest.collection import ManifestSet
     from edgectl.manifest.project import Signing
@@ -42,6 +46,7 @@ class Workspace:
     """Everything that the verbs on a project share. Opening it makes no request."""
 
     root: Path
+    builders: tuple[Builder, ...]
     manifests: ManifestSet
     store: Store
     access: Access
@@ -49,8 +54,11 @@ class Workspace:
     @classmethod
     def open(cls, root: Path, access: Access) -> Self:
         """Read the manifests below `root`; raises ManifestErrors with everything wrong in them."""
-        manifests = load_project(root, source_formats(find_builders(repository=root)))
-        return cls(root, manifests, open_store(manifests.project.registry, access), access)
+        with _nothing_to_collect():
+            builders = find_builders(repository=root)
+            manifests = load_project(root, source_formats(builders))
+        store = open_store(manifests.project.registry, access)
+        return cls(root, builders, manifests, store, access)
 
     def desired(self) -> Desired:
         """What the manifests ask for, with every file hashed."""
@@ -63,7 +71,7 @@ class Workspace:
                 builder.takes,
                 builder.compiles,
             )
-            for builder in find_builders(repository=self.root)
+            for builder in self.builders
         )
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
         template = find_template(self.root)
@@ -78,8 +86,9 @@ class Workspace:
     def plan(self, selection: Selection | None = None) -> Plan:
         """What apply would do. Raises ManifestErrors also where the data of a model that is to be
         built is not what the model declares; of what is built already, it was."""
-        desired = self.desired()
-        plan = make_plan(desired, self.observe(desired), selection)
+        with _nothing_to_collect():
+            desired = self.desired()
+            plan = make_plan(desired, self.observe(desired), selection)
         check_data(self.manifests.models[change.model.key] for change in plan.models if change.run)
         return plan
 
@@ -191,3 +200,20 @@ class Workspace:
 
     def _path(self, relative: str) -> Path:
         return self.manifests.project.path(relative)
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Pause the garbage collector, for work whose many objects all stay.
+
+    Manifests and plans have no cycles to free; looking through them again and again costs more the
+    more there are.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

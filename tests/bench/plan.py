@@ -10,7 +10,6 @@ from pathlib import Path
 from edgectl.apply.run import Applier
 from edgectl.apply.workspace import Workspace
 from edgectl.oci.access import Access
-from edgectl.plan.compare import make_plan
 from edgectl.quantity import format_seconds
 from edgectl.trust.keyfile import write_key_pair
 from edgectl.trust.keys import generate
@@ -66,16 +65,14 @@ def _plan(root: Path) -> tuple[float, float]:
     started = time.perf_counter()
     workspace = Workspace.open(root, Access())
     loaded = time.perf_counter()
-    desired = workspace.desired()
-    make_plan(desired, workspace.observe(desired))
+    workspace.plan()
     return loaded - started, time.perf_counter() - loaded
 
 
 def _apply(root: Path) -> float:
     started = time.perf_counter()
     workspace = Workspace.open(root, Access())
-    desired = workspace.desired()
-    plan = make_plan(desired, workspace.observe(desired))
+    plan = workspace.plan()
     if plan.changed:
         Applier(workspace, plan, _PASSWORD).run().raise_failure()
     return time.perf_counter() - started
