@@ -15,7 +15,7 @@ from edgectl.engine.signature import ModelSignature
 from edgectl.errors import IntegrityError
 from edgectl.oci.descriptor import Descriptor, Manifest, Platform, parse_manifest
 from edgectl.oci.image import Variant, assemble_model_image, push_image
-from edgectl.plan.observed import APPLIED_TYPE, Applied, applied_tag
+from edgectl.plan.observed import APPLIED_TYPE, PARTIAL, Applied, applied_tag
 from edgectl.plan.step import StepKind
 from edgectl.trust import signature
 from edgectl.trust.attestation import attest as attach
@@ -201,7 +201,7 @@ def sign(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     }
     record = Applied(
         # Another key than the plan's makes the next plan try the missing variants again.
-        step.key if is_whole(step, outcomes) else f"partial of {step.key}",
+        step.key if is_whole(step, outcomes) else f"{PARTIAL}{step.key}",
         results["index"].manifest.digest,
         results["image"].manifest.digest,
         packages,

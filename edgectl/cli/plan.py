@@ -62,15 +62,27 @@ def show_plan(plan: Plan) -> None:
         if action in actions
     )
     if not plan.changed:
-        click.echo("No changes: the registry says what the manifests say.")
+        click.echo(_nothing(plan))
         return
     steps = [step for change in plan.models for step in change.run]
     cached = sum(len(change.cached) for change in plan.models)
     click.echo(f"Plan: {counts}; {len(steps)} build steps, {cached} of them cached.")
 
 
+def _nothing(plan: Plan) -> str:
+    if plan.selection != type(plan.selection)():
+        return "No changes in what is selected."
+    if not plan.models:
+        return (
+            "Nothing to do: no Fleet of the project names a model, and models are built for fleets."
+        )
+    return "No changes: the registry says what the manifests say."
+
+
 def _show_model(change: ModelChange) -> None:
     if change.steps is None:
+        for note in change.reasons:
+            click.echo(f"    model {change.model.name}:{change.model.version}: {note}")
         return
     _line(change.action, f"model {change.model.name}:{change.model.version}", change.reasons)
     planned = {step.key for step in change.run}

@@ -118,12 +118,22 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
         params={
             "signers": list(desired.signers),
             "version": model.version,
-            "inputs": model_inputs(model, desired),
+            "inputs": model_inputs(model, desired, _kinds(imported, baseline, variants)),
         },
         uses={"index": index, "image": image, **attests},
         **shared,
     )
     return ModelSteps(imported, baseline, variants, index, image, sign)
+
+
+def _kinds(
+    imported: Step | None, baseline: Step | None, variants: tuple[VariantSteps, ...]
+) -> frozenset[StepKind]:
+    """Every kind of step that a model version takes."""
+    steps = [imported, baseline, *(each for variant in variants for each in variant.built)]
+    evaluated = [variant.evaluate for variant in variants]
+    always = {StepKind.PACKAGE, StepKind.INDEX, StepKind.IMAGE, StepKind.ATTEST, StepKind.SIGN}
+    return frozenset(always | {step.kind for step in (*steps, *evaluated) if step is not None})
 
 
 def _import(model: DesiredModel, builder: DesiredBuilder) -> Step:

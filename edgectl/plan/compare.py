@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from edgectl.digest import Digest
 from edgectl.errors import ManifestError
 from edgectl.manifest.problem import suggest
 from edgectl.plan.chain import ModelSteps, model_steps
+from edgectl.plan.fingerprint import EDGECTL
 from edgectl.plan.observed import ObservedModel
 from edgectl.plan.rollout import assign, lagging
 from edgectl.plan.step import Step, StepKind, make_step
@@ -44,6 +45,19 @@ class Selection:
     targets: frozenset[str] = frozenset()
     fleets: frozenset[str] = frozenset()
 
+    def takes(self, model: DesiredModel) -> bool:
+        """Whether any of a model's variants is selected."""
+        names = {variant.target.name for variant in model.variants}
+        return (not self.models or model.name in self.models) and (
+            not self.targets or not names.isdisjoint(self.targets)
+        )
+
+    def restricts(self, model: DesiredModel) -> bool:
+        """Whether some of a model's variants are left out: then it is not complete."""
+        return bool(self.targets) and any(
+            variant.target.name not in self.targets for variant in model.variants
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ModelChange:
@@ -52,6 +66,7 @@ class ModelChange:
     model: DesiredModel
     action: Action
     reasons: tuple[str, ...]
+    """Why; of one that is left alone though its version is not complete, what is there."""
     steps: ModelSteps | None = None
     """Set where something is to do."""
     run: tuple[Step, ...] = ()
@@ -88,11 +103,14 @@ class Plan:
     models: tuple[ModelChange, ...]
     fleets: tuple[FleetChange, ...]
 
+    selection: Selection = field(default_factory=Selection)
+    """What it was made of."""
+
     @property
     def changed(self) -> bool:
         """Whether apply would change anything."""
         actions = [model.action for model in self.models] + [fleet.action for fleet in self.fleets]
-        return any(action is not Action.UNCHANGED for action in actions)
+        return any(action in {Action.CREATE, Action.UPDATE} for action in actions)
 
 
 def make_plan(desired: Desired, observed: Observed, selection: Selection | None = None) -> Plan:
@@ -103,19 +121,20 @@ def make_plan(desired: Desired, observed: Observed, selection: Selection | None 
     wanted = {key for fleet in fleets for key in fleet.models}
     changes = []
     for model in desired.models:
-        if (selection.models and model.name not in selection.models) or (
-            selection.fleets and model.key not in wanted
-        ):
+        if selection.fleets and model.key not in wanted:
+            continue
+        if not selection.takes(model):
             continue
         changes.append(
             _model_change(
-                model, desired, observed.models.get(model.key, ObservedModel()), selection.targets
+                model, desired, observed.models.get(model.key, ObservedModel()), selection
             )
         )
     by_key = {change.model.key: change for change in changes}
     return Plan(
         tuple(changes),
         tuple(_fleet_change(fleet, by_key, observed, selection) for fleet in fleets),
+        selection,
     )
 
 
@@ -137,7 +156,7 @@ def _check_selection(desired: Desired, selection: Selection) -> None:
 
 
 def _model_change(
-    model: DesiredModel, desired: Desired, observed: ObservedModel, targets: Collection[str]
+    model: DesiredModel, desired: Desired, observed: ObservedModel, selection: Selection
 ) -> ModelChange:
     steps = model_steps(model, desired)
     applied = observed.applied
@@ -149,10 +168,17 @@ def _model_change(
         reasons = _reasons(applied.inputs, steps.sign.params["inputs"])
         if not observed.intact:
             reasons = (*reasons, "the registry's tags were moved by something else")
-        if not reasons:
+        if not reasons and applied.is_partial:
             reasons = ("not every variant passed in the apply before",)
-    run = _restrict(steps, targets) if targets else steps.steps
+        reasons = reasons or (f"{EDGECTL} changed",)
+    restricted = selection.restricts(model)
+    run = _restrict(steps, selection.targets) if restricted else steps.steps
     cached = frozenset(step.key for step in run if step.key in observed.cached)
+    if restricted and len(cached) == len(run):
+        there = ", ".join(
+            each.target.name for each in model.variants if each.target.name in selection.targets
+        )
+        return ModelChange(model, Action.UNCHANGED, (f"built for {there}, and not for all yet",))
     return ModelChange(model, action, reasons, steps, run, cached)
 
 
@@ -171,7 +197,7 @@ def _restrict(steps: ModelSteps, targets: Collection[str]) -> tuple[Step, ...]:
 
 
 def _reasons(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
-    changed = [f"{name} changed" for name in new if name in old and old[name] != new[name]]
+    changed = [f"{name} changed" for name in new if old.get(name, new[name]) != new[name]]
     added = [f"{name} added" for name in new if name not in old]
     removed = [f"{name} removed" for name in old if name not in new]
     return (*changed, *added, *removed)
@@ -185,11 +211,16 @@ def _fleet_change(
 ) -> FleetChange:
     release = observed.releases.get(fleet.name)
     missing = [key for key in fleet.models if key not in models]
-    pending = tuple(key for key in fleet.models if key in models and models[key].steps is not None)
-    if missing or (pending and selection.targets):
-        left_out = ", ".join(":".join(key) for key in (missing or pending))
-        reason = f"the selection leaves out part of what it needs ({left_out})"
-        action = Action.UNCHANGED if not pending and _runs(release, fleet) else Action.BLOCKED
+    pending = tuple(key for key in fleet.models if key in models and models[key].index is None)
+    partial = [key for key in pending if selection.restricts(models[key].model)]
+    if missing or partial:
+        left_out = ", ".join(":".join(key) for key in missing)
+        if not missing:
+            left_out = f"other targets of {', '.join(':'.join(key) for key in partial)}"
+        reason = f"not released by this selection, which leaves out {left_out}"
+        idle = all(change.action is Action.UNCHANGED for change in models.values())
+        is_good = idle or (not pending and _runs(release, fleet))
+        action = Action.UNCHANGED if is_good else Action.BLOCKED
         return FleetChange(fleet, action, (reason,), release)
     return _compare_release(fleet, models, release, pending)
 

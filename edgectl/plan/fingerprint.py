@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
 from edgectl.plan.backends import used
+from edgectl.plan.step import REVISION
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from edgectl.desired import Desired, DesiredModel, PinnedFile
+    from edgectl.plan.step import StepKind
 
 
-def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
-    """What a model version is made from, by the name a person knows it by."""
+EDGECTL = "edgectl itself"
+"""The name of edgectl's own code among the inputs."""
+
+
+def model_inputs(
+    model: DesiredModel, desired: Desired, kinds: Collection[StepKind]
+) -> dict[str, str]:
+    """What a model version is made from, by the name a person knows it by; `kinds` are those of its
+    steps, of whose code the revision counts."""
     files: dict[str, PinnedFile | None] = {
         "source": model.source,
         "calibration data": model.calibration,
@@ -23,7 +34,10 @@ def model_inputs(model: DesiredModel, desired: Desired) -> dict[str, str]:
     files |= {f"metric {name}": file for name, (file, _) in model.own_metrics.items()}
     files |= {f"asset {name}": file for name, file in model.assets.items()}
     values = {name: str(file.digest) for name, file in files.items() if file is not None}
-    values |= {f"builder {each.name}": str(each.digest) for each in used(desired.builders, model)}
+    values |= {
+        f"the {each.name} builder": str(each.digest) for each in used(desired.builders, model)
+    }
+    values[EDGECTL] = ", ".join(f"{kind} {REVISION[kind]}" for kind in sorted(kinds))
     values["source date epoch"] = str(desired.source_date_epoch)
     values["signing keys"] = _fingerprint(list(desired.signers))
     values["gates"] = _fingerprint({m: dict(gate) for m, gate in model.gates.items()})

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgectl.desired import ModelKey
     from edgectl.trust.release import FleetRelease
 
+PARTIAL = "partial of "
+"""Before the key of a sign step that signed without some of its inputs."""
 APPLIED_TYPE = "application/vnd.edgectl.applied.v1+json"
 
 
@@ -46,6 +48,11 @@ class Applied:
                 "inputs": dict(self.inputs),
             }
         )
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some variant had failed, so that the version lacks it."""
+        return self.key.startswith(PARTIAL)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

@@ -10,9 +10,9 @@ import pytest
 from edgectl.errors import ManifestError
 from edgectl.plan.chain import model_steps
 from edgectl.plan.compare import Action, Plan, Selection, make_plan, model_ref
-from edgectl.plan.observed import Applied, Observed, ObservedModel
+from edgectl.plan.observed import PARTIAL, Applied, Observed, ObservedModel
 from edgectl.plan.rollout import assign
-from edgectl.plan.step import StepKind
+from edgectl.plan.step import REVISION, StepKind
 from edgectl.trust.release import FleetRelease, Selector
 from tests.support.desired import desired, digest, fleet, model, pinned, target
 
@@ -114,11 +114,30 @@ def test_a_new_builder_and_a_new_signer_are_reasons() -> None:
     before = after_apply(desired())
     onnx, sklearn = desired().builders
     newer = replace(desired(), builders=(replace(onnx, digest=digest("newer")), sklearn))
-    assert only(make_plan(newer, before)) == (Action.UPDATE, ("builder onnx changed",))
+    assert only(make_plan(newer, before)) == (Action.UPDATE, ("the onnx builder changed",))
     unused = replace(desired(), builders=(onnx, replace(sklearn, digest=digest("newer"))))
     assert not make_plan(unused, before).changed
     signed = replace(desired(), signers=("other",))
     assert only(make_plan(signed, before)) == (Action.UPDATE, ("signing keys changed",))
+
+
+def test_a_newer_edgectl_is_a_reason_where_the_model_takes_such_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = after_apply(desired())
+    monkeypatch.setitem(REVISION, StepKind.COMPILE, 99)
+    assert not make_plan(desired(), before).changed
+    monkeypatch.setitem(REVISION, StepKind.PACKAGE, 99)
+    assert only(make_plan(desired(), before)) == (Action.UPDATE, ("edgectl itself changed",))
+
+
+def test_a_version_that_lacks_a_variant_says_so() -> None:
+    before = after_apply(desired())
+    record = before.models[model().key].applied
+    assert record is not None
+    partial = replace(record, key=f"{PARTIAL}{record.key}")
+    seen = Observed({model().key: ObservedModel(partial, record.index, record.image)})
+    assert only(make_plan(desired(), seen))[1] == ("not every variant passed in the apply before",)
 
 
 def test_a_builder_that_could_and_does_not_take_part_changes_nothing() -> None:
@@ -200,6 +219,32 @@ def test_selecting_a_target_builds_it_and_releases_nothing() -> None:
     assert {step.target for step in plan.models[0].run if step.kind is StepKind.PACKAGE} == {"a"}
     assert StepKind.INDEX not in {step.kind for step in plan.models[0].run}
     assert [change.action for change in plan.fleets] == [Action.BLOCKED]
+
+
+def test_what_is_selected_and_built_is_no_change_though_its_fleet_waits() -> None:
+    of = desired(model("digits", "1.0.0", "a", "b"), fleets=(fleet(targets=("a", "b")),))
+    chosen = Selection(targets=frozenset({"a"}))
+    built = frozenset(step.key for step in make_plan(of, Observed(), chosen).models[0].run)
+    plan = make_plan(of, Observed({model().key: ObservedModel(cached=built)}), chosen)
+    assert not plan.changed
+    assert only(plan) == (Action.UNCHANGED, ("built for a, and not for all yet",))
+    (waiting,) = plan.fleets
+    assert waiting.action is Action.UNCHANGED
+    assert waiting.reasons == (
+        "not released by this selection, which leaves out other targets of digits:1.0.0",
+    )
+
+
+def test_selecting_every_target_of_a_model_releases_it() -> None:
+    plan = make_plan(desired(), Observed(), Selection(targets=frozenset({"intel-nuc"})))
+    assert [change.action for change in plan.fleets] == [Action.CREATE]
+    assert StepKind.INDEX in {step.kind for step in plan.models[0].run}
+
+
+def test_a_model_that_is_not_for_a_selected_target_is_left_out() -> None:
+    of = desired(model("digits", "1.0.0", "a"), model("tumour", "1.0.0", "b"))
+    plan = make_plan(of, Observed(), Selection(targets=frozenset({"b"})))
+    assert [change.model.name for change in plan.models] == ["tumour"]
 
 
 def test_selecting_a_model_leaves_fleets_that_need_others_alone() -> None:
