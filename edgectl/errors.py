@@ -87,10 +87,18 @@ class GateError(EdgectlError):
 
 
 class ToolchainError(EdgectlError):
-    """A builder's environment cannot be made or does not keep to the builder protocol."""
+    """A builder's environment cannot be made or does not keep to the builder protocol.
+
+    `fault` is what every step of the builder meets, whichever the model; empty where it is the
+    step's own.
+    """
 
     code = "toolchain-failed"
     exit_code = 7
+
+    def __init__(self, message: str, *, hint: str | None = None, fault: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fault = fault
 
 
 class RegistryUnavailableError(EdgectlError):

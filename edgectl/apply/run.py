@@ -16,7 +16,7 @@ from edgectl.apply.release import publish_release, require_signed
 from edgectl.apply.schedule import State, run_steps
 from edgectl.build.card import require_renderer
 from edgectl.engine.host import host_architecture
-from edgectl.errors import EdgectlError, ModelError
+from edgectl.errors import EdgectlError, ModelError, ToolchainError
 from edgectl.plan.compare import Action, steps_of
 from edgectl.plan.step import StepKind
 
@@ -31,14 +31,18 @@ if TYPE_CHECKING:
     from edgectl.trust.release import FleetRelease, Ring
 
 
+_SHOWN = 3
+"""Most steps that a fleet is said to lack; each is told with its error."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One step that failed, or several of a model that met the same fault."""
+    """One step that failed, or several that met the same fault."""
 
     step: Step
     error: EdgectlError
     also: tuple[Step, ...] = ()
-    """Later steps of the model that the same fault stopped: it is told once."""
+    """Later steps that the same fault stopped, of the model or of a toolchain: it is told once."""
 
 
 @dataclass(slots=True)
@@ -132,7 +136,7 @@ class Applier:
             error = outcomes[step.key].error if step.key in outcomes else None
             if error is None:
                 continue
-            fault = (step.model, error.fault) if isinstance(error, ModelError) else step.key
+            fault = _fault(step, error)
             known = found.get(fault)
             found[fault] = (
                 replace(known, also=(*known.also, step)) if known else Failure(step, error)
@@ -149,8 +153,9 @@ class Applier:
             return
         lost = [key for key in change.step.uses.values() if outcomes[key].state is not State.DONE]
         if lost:
-            causes = dict.fromkeys(_cause(key, outcomes) for key in lost)
-            report.withheld[fleet.name] = f"it needs: {', '.join(causes)}"
+            causes = list(dict.fromkeys(_cause(key, outcomes) for key in lost))
+            rest = f", and {len(causes) - _SHOWN} more" if len(causes) > _SHOWN else ""
+            report.withheld[fleet.name] = f"it needs: {', '.join(causes[:_SHOWN])}{rest}"
             return
         self._events.on_start(change.step)
         try:
@@ -193,6 +198,13 @@ def _latency_limits(plan: Plan) -> dict[str, float]:
         for step in steps_of(plan)
         if "evaluation" in step.uses and "latency" in step.params.get("limits", {})
     }
+
+
+def _fault(step: Step, error: EdgectlError) -> Hashable:
+    """What steps share that meet the same."""
+    if isinstance(error, ModelError):
+        return step.model, error.fault
+    return (isinstance(error, ToolchainError) and error.fault) or step.key
 
 
 def _rings(change: FleetChange) -> tuple[Ring, ...]:

@@ -89,6 +89,7 @@ def run(
             f"model {request.model!r}: builder {builder.name!r} cannot {request.action} it: "
             f"{error.message}",
             hint=error.hint,
+            fault=f"{builder.name}: {error.message}",
         ) from error
     request.output.mkdir(parents=True, exist_ok=True)
     if any(request.output.iterdir()):

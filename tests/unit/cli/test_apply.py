@@ -102,6 +102,18 @@ def test_a_failed_gate_is_told_in_both_forms_with_its_exit_code(small: ToyProjec
     assert list(machine.json["withheld"]) == ["shop"]
 
 
+def test_a_toolchain_that_cannot_be_made_is_told_once(toy: ToyProject) -> None:
+    toy.model("tumour")
+    toy.fleet("digits", "tumour")
+    (toy.root / "builders/toy/requirements.lock").write_text("gone @ file:///gone-1.0.whl\n")
+    done = run(toy, "apply")
+    assert done.exit_code == 7
+    assert done.stderr.count("the toy toolchain cannot be made") == 1
+    assert done.stderr.count("  failed   ") == 2
+    assert done.stderr.count("blocked") == 1
+    assert "  blocked  24 steps that need what failed\n" in done.stderr
+
+
 def test_a_wrong_password_stops_before_anything_is_built(
     small: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
