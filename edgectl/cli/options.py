@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgectl.cli.errors import want_json
+from edgectl.errors import ConfigError
 from edgectl.oci.access import Access
 
 if TYPE_CHECKING:
@@ -120,5 +121,8 @@ def _registry_password(file: Path | None) -> str | None:
     import os
 
     if file is not None:
-        return file.read_text().rstrip("\r\n")
+        try:
+            return file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} holds no password: {type(error).__name__}") from None
     return os.environ.get("EDGECTL_REGISTRY_PASSWORD")

@@ -68,5 +68,10 @@ def open_artifact(text: str, access: Access | None = None) -> tuple[Repository, 
     repository = open_store(reference.location, access).repository(reference.name)
     descriptor = repository.resolve(reference.target)
     if descriptor is None:
-        raise NotFoundError(f"there is no {reference}", hint="is the tag or digest right?")
+        layout = Path(reference.location.base) / reference.name
+        there = not reference.location.is_layout or layout.is_dir()
+        raise NotFoundError(
+            f"there is no {reference}",
+            hint=f"is the {'tag or digest' if there else 'directory'} right?",
+        )
     return repository, descriptor

@@ -77,10 +77,11 @@ class Descriptor:
             platform = value.get("platform")
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
                 raise ValueError(f"size {size!r}")
-            if not isinstance(value["mediaType"], str):
-                raise TypeError("mediaType is not a string")
+            media_type = value["mediaType"]
+            if not (media_type.isascii() and media_type.isprintable()):
+                raise ValueError(f"mediaType {media_type!r}")
             return cls(
-                value["mediaType"],
+                media_type,
                 Digest.parse(value["digest"]),
                 size,
                 _annotations(value),
@@ -191,6 +192,9 @@ def parse_manifest(data: bytes) -> Manifest | Index:
     """Parse a manifest or index (OCI's, or Docker's equivalents); raises IntegrityError."""
     try:
         value = json.loads(data)
+        # Whoever reads it as the other of the two would see other content under the same digest.
+        if "manifests" in value and ("layers" in value or "config" in value):
+            raise ValueError("it is an index and an image manifest at once")
         media_type = value.get("mediaType") or (OCI_INDEX if "manifests" in value else OCI_MANIFEST)
         subject = value.get("subject")
         common: dict[str, Any] = {

@@ -11,8 +11,11 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import responses
+from http.client import IncompleteRead, RemoteDisconnected, responses
 from typing import TYPE_CHECKING, Any
+
+import requests
+import urllib3.exceptions
 
 from edgectl.errors import (
     EdgectlError,
@@ -72,6 +75,9 @@ def silence_error(error: Exception, doing: str) -> EdgectlError:
     cause = _innermost(error)
     reason = str(cause) or type(cause).__name__
     hint = "is the address right, and the registry up?"
+    if isinstance(error, requests.exceptions.ProxyError):
+        doing = f"{doing}, through a proxy"
+        hint = "is the proxy in HTTP_PROXY or HTTPS_PROXY right? NO_PROXY names hosts without one"
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = f"its certificate is not trusted: {cause.verify_message}"
         hint = "name the CA with --ca-file"
@@ -82,6 +88,10 @@ def silence_error(error: Exception, doing: str) -> EdgectlError:
         reason = "its name does not resolve"
     elif isinstance(cause, TimeoutError):
         reason = "no answer in time"
+    elif isinstance(cause, RemoteDisconnected):
+        reason = "it closed the connection without an answer"
+    elif isinstance(cause, IncompleteRead | urllib3.exceptions.IncompleteRead):
+        reason, hint = "the connection ended before the answer did", "try again"
     elif isinstance(cause, OSError) and cause.strerror:
         reason = cause.strerror
     return RegistryUnavailableError(f"{doing}: {_printable(reason)}", hint=hint)

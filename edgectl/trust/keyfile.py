@@ -71,6 +71,10 @@ def decrypt(pem: bytes, password: bytes, name: str) -> bytes:
     if match is None:
         raise KeyFileError(f"{name} is not a PEM key", hint="make one with `edgectl keys generate`")
     label = match[1].decode()
+    if label == "PUBLIC KEY":
+        raise KeyFileError(
+            f"{name} is a public key, which signs nothing", hint="give the .key file"
+        )
     if label not in _LABELS:
         raise KeyFileError(
             f"{name} is a {label}, not an encrypted cosign key",

@@ -64,7 +64,9 @@ def refusal(
     what = f"{repository.name}@{descriptor.digest}"
     if not refusals:
         return SignatureError(
-            f"{what} is not signed", hint="sign it with `edgectl sign`, or apply again"
+            f"{what} is not signed",
+            hint="sign it with `edgectl sign`, or apply again; after a copy by another tool, copy "
+            "the tags `sha256-…` too, which list the signatures",
         )
     reasons = "; ".join(dict.fromkeys(refusals))
     return SignatureError(

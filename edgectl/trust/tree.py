@@ -144,8 +144,9 @@ class _Verifier:
 @contextmanager
 def _named(descriptor: Descriptor, kind: str, where: str) -> Iterator[None]:
     """Say which blob it is, by title and digest, in an error about its bytes."""
-    titles = (descriptor.annotations.get(key) for key in _TITLES)
-    title = next((title for title in titles if title), kind)
+    titles = (descriptor.annotations.get(key, "") for key in _TITLES)
+    # Anybody may have written it, and a terminal may show it.
+    title = next((title for title in titles if title and title.isprintable()), kind)
     try:
         yield
     except (IntegrityError, NotFoundError) as error:

@@ -24,7 +24,7 @@ from edgectl.oci.descriptor import (
 TEXTS = st.text(max_size=20)
 DESCRIPTORS = st.builds(
     Descriptor,
-    media_type=TEXTS,
+    media_type=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
     digest=st.binary(max_size=4).map(Digest.of),
     size=st.integers(0, 2**40),
     annotations=st.dictionaries(TEXTS, TEXTS, max_size=3),
@@ -99,6 +99,8 @@ def test_the_empty_config_is_the_specifications() -> None:
         {"digest": "sha256:abc"},
         {"digest": "sha512:" + "0" * 128},
         {"mediaType": 3},
+        {"mediaType": "application/x\r\nX-Injected: 1"},
+        {"mediaType": "application/\u2603"},
         {"annotations": {"a": 1}},
         {"annotations": [1]},
         {"platform": {"os": "linux"}},
@@ -112,6 +114,15 @@ def test_malformed_descriptors_are_refused(change: dict[str, Any]) -> None:
     assert Descriptor.from_json(good).size == 1
     with pytest.raises(IntegrityError, match="malformed"):
         Descriptor.from_json({**good, **change})
+
+
+@pytest.mark.parametrize("media_type", [OCI_INDEX, OCI_MANIFEST, None])
+def test_what_is_an_index_and_a_manifest_at_once_is_refused(media_type: str | None) -> None:
+    """CVE-2021-41190: one digest, and two contents, as whoever reads it likes."""
+    config = EMPTY_CONFIG.to_json()
+    value = {"mediaType": media_type, "manifests": [config], "config": config, "layers": [config]}
+    with pytest.raises(IntegrityError, match="at once"):
+        parse_manifest(json.dumps(value).encode())
 
 
 def test_deep_nesting_is_one_clear_error() -> None:

@@ -130,6 +130,18 @@ def test_nothing_listens() -> None:
             repository.resolve("1")
 
 
+def test_a_proxy_that_is_not_there_is_named_and_its_password_not(
+    registry: Registry, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://ann:secret@127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(RegistryUnavailableError, match="proxy") as caught:
+        repository.resolve("1")
+    assert "NO_PROXY" in (caught.value.hint or "")
+    assert "secret" not in str(caught.value)
+    assert not registry.requests
+
+
 def test_a_name_that_does_not_resolve() -> None:
     location = RegistryLocation("registry.invalid")
     with pytest.raises(RegistryUnavailableError, match="does not resolve"):

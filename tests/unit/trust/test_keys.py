@@ -133,6 +133,13 @@ def test_what_is_no_key_file_is_refused_clearly(tmp_path: Path, data: bytes) -> 
         load_private(path, b"")
 
 
+def test_a_public_key_does_not_sign(key: PrivateKey, tmp_path: Path) -> None:
+    _, public = keyfile.write_key_pair(tmp_path / "a", key, b"pw")
+    with pytest.raises(KeyFileError, match="public key") as caught:
+        load_private(public, b"pw")
+    assert ".key" in (caught.value.hint or "")
+
+
 def test_a_wrong_password_is_an_error_with_a_next_step(key: PrivateKey, tmp_path: Path) -> None:
     private, _ = keyfile.write_key_pair(tmp_path / "a", key, b"right")
     with pytest.raises(KeyFileError, match="password does not open") as caught:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.errors import IntegrityError, SignatureError
+from edgectl.errors import IntegrityError, NotFoundError, SignatureError
 from edgectl.oci.layout import LayoutStore
 from edgectl.trust.keys import generate
 from edgectl.trust.registry import verify_layout
@@ -45,6 +45,15 @@ def test_every_blob_that_lost_a_byte_is_named(store: LayoutStore, tmp_path: Path
             verify_layout(store, [KEY.public])
         blob.write_bytes(whole)
     verify_layout(store, [KEY.public])
+
+
+def test_an_empty_directory_is_not_a_verified_one(tmp_path: Path) -> None:
+    empty = LayoutStore(tmp_path / "empty")
+    with pytest.raises(NotFoundError, match="nothing to verify"):
+        verify_layout(empty, [KEY.public])
+    TrustRepository(empty, tmp_path / "trust", password=lambda: b"x").init()
+    with pytest.raises(NotFoundError, match="nothing to verify"):
+        verify_layout(empty, [KEY.public])
 
 
 def test_a_tag_that_nobody_trusted_signed_is_refused(store: LayoutStore) -> None:

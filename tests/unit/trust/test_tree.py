@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,6 +133,18 @@ def test_a_changed_bit_on_the_way_is_refused_by_name_and_title(key: PrivateKey) 
         registry.inject(Changed(3), method="GET", path=f"/blobs/{digest}")
         with pytest.raises(IntegrityError, match=re.escape(f"model.onnx {digest} in sha256:")):
             verify_tree(repository, index, [key.public])
+
+
+def test_a_title_that_anybody_wrote_does_not_reach_the_terminal(key: PrivateKey) -> None:
+    with Registry() as registry:
+        repository = registry.store().repository("models/digits")
+        index = push_model(repository)
+        sign_tree(repository, index, key)
+        titled = replace(index, annotations={"org.opencontainers.image.title": "\x1b[2J"})
+        registry.inject(Changed(3), method="GET", path=f"/manifests/{index.digest}")
+        with pytest.raises(IntegrityError) as caught:
+            verify_tree(repository, titled, [key.public])
+        assert str(caught.value).isprintable()
 
 
 def test_a_withheld_layer_is_named(key: PrivateKey) -> None:
