@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import traceback
@@ -9,7 +10,7 @@ from contextvars import ContextVar
 
 import click
 
-from edgectl.errors import ConfigError, EdgectlError, Retry
+from edgectl.errors import ConfigError, EdgectlError, Retry, StorageFullError
 
 USAGE_EXIT = 64
 """sysexits.h EX_USAGE: 2 is taken by `plan --detailed-exitcode`."""
@@ -51,9 +52,9 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         _show("cancelled", INTERRUPTED_EXIT, "interrupted", prefix="")
         return INTERRUPTED_EXIT
-    missing = _missing_extra(error)
-    if missing is not None:
-        return exit_code_of(missing)
+    known = _missing_extra(error) or _full_disk(error)
+    if known is not None:
+        return exit_code_of(known)
     if os.environ.get("EDGECTL_DEBUG"):
         traceback.print_exception(error)
     _show(
@@ -115,3 +116,11 @@ def _missing_extra(error: BaseException) -> EdgectlError | None:
         f"this needs {name}, which is not installed",
         hint=f"pip install 'edgectl[{_EXTRAS[name]}]'",
     )
+
+
+def _full_disk(error: BaseException) -> EdgectlError | None:
+    """What to do about a full disk that no verb expected, such as below a redirected output."""
+    if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
+        return None
+    place = error.filename or "what the output is written to"
+    return StorageFullError(f"no space is left for {place}", hint="free some, and run it again")

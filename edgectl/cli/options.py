@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgectl.cli.errors import want_json
+from edgectl.errors import ConfigError
 from edgectl.errors import ConfigError
 from edgectl.oci.access import Access
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def test_so_does_who_says_so_in_the_environment(
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModuleNotFoundError(name="uvicorn"), 20, "Next: pip install 'edgectl[device]'"),
         (ValueError("seven"), 1, "this is a bug in edgectl: ValueError: seven"),
+        (OSError(errno.ENOSPC, "No space left on device"), 10, "no space is left"),
         (click.FileError("x.json", "is a directory"), 64, "x.json"),
     ],
 )
@@ -97,3 +99,9 @@ def test_a_bug_shows_its_traceback_to_who_looks_for_it(
     failing(ValueError("seven"))
     monkeypatch.setenv("EDGECTL_DEBUG", "1")
     assert "Traceback" in edgectl("schema").stderr
+
+
+def test_a_registry_password_that_is_no_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\xff\xfe")
+    done = edgectl("status", "-C", tmp_path, "--password-file", tmp_path / "password")
+    assert (done.exit_code, "it is not UTF-8" in done.stderr) == (20, True)
