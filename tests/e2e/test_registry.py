@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgectl.errors import RegistryDeniedError, RegistryUnavailableError, StorageFullError
 from edgectl.oci.access import Access
+from edgectl.oci.descriptor import OCI_INDEX, Index
 from edgectl.oci.layout import LayoutStore
 from edgectl.oci.transfer import copy_tree
+from edgectl.trust.keys import generate
+from edgectl.trust.tree import sign_tree, verify_tree
 from tests.support.docker_registry import DockerRegistry
 from tests.support.namespaces import SmallDisk
 from tests.support.tls import make_certificates
@@ -129,6 +133,35 @@ def test_a_usb_stick_to_a_registry_and_back(
     assert back.resolve("1.0.0") == model
     assert [item.digest for item in back.referrers(model.digest)] == [signature.digest]
     assert b"".join(back.read_blob(describe(BLOB))) == BLOB
+
+
+def test_skopeo_takes_a_signed_index_from_a_layout_to_a_registry_and_back(
+    tmp_path: Path, docker_registry: DockerRegistry
+) -> None:
+    """Equal digests, and what is signed stays so: the signatures' lists are tags like any other."""
+    key = generate()
+    stick = LayoutStore(tmp_path / "stick").repository("models/digits")
+    pushed = [push_artifact(stick, data) for data in (b"for a nuc", b"for a pi")]
+    index = Index(tuple(replace(item, annotations={"dev.example.for": "x"}) for item in pushed))
+    model = stick.push_manifest(index.to_bytes(), OCI_INDEX, tag="1.0.0")
+    sign_tree(stick, model, key)
+    remote = f"docker://{docker_registry.host}/models/digits"
+    for tag in stick.tags():
+        skopeo_copy(f"oci:{tmp_path}/stick/models/digits:{tag}", f"{remote}:{tag}")
+    registry = docker_registry.store().repository("models/digits")
+    (tmp_path / "back" / "models").mkdir(parents=True)
+    for tag in registry.tags():
+        skopeo_copy(f"{remote}:{tag}", f"oci:{tmp_path}/back/models/digits:{tag}")
+    back = LayoutStore(tmp_path / "back").repository("models/digits")
+    for repository in (registry, back):
+        assert repository.resolve("1.0.0") == model
+        assert verify_tree(repository, model, [key.public]).manifests == 3
+
+
+def skopeo_copy(source: str, target: str) -> None:
+    command = ["skopeo", "--insecure-policy", "copy", "--all", "--quiet"]
+    insecure = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+    subprocess.run([*command, *insecure, source, target], check=True)
 
 
 @pytest.mark.parametrize("arguments", [["--raw"], ["--raw", "--config"]])
