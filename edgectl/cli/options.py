@@ -11,7 +11,6 @@ import click
 
 from edgectl.cli.errors import want_json
 from edgectl.errors import ConfigError
-from edgectl.errors import ConfigError
 from edgectl.oci.access import Access
 
 if TYPE_CHECKING:
@@ -120,11 +119,13 @@ def registry_options(function: Function) -> Function:
 
 
 def _registry_password(file: Path | None) -> str | None:
-    import os
-
-    if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} holds no password: {type(error).__name__}") from None
-    return os.environ.get("EDGECTL_REGISTRY_PASSWORD")
+    if file is None:
+        return os.environ.get("EDGECTL_REGISTRY_PASSWORD")
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"{file} holds no password: {reason}",
+            hint="put the password alone into a file that you may read",
+        ) from error
