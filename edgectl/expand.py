@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgectl.desired import (
     Desired,
@@ -16,8 +16,7 @@ from edgectl.desired import (
     PinnedFile,
 )
 from edgectl.digest import Digest
-from edgectl.errors import ManifestError, SourceError
-from edgectl.manifest.model import AS_IT_IS
+from edgectl.manifest.problem import SourceErrors
 from edgectl.oci.descriptor import Platform
 from edgectl.trust.release import Selector, SoakSettings
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from edgectl.manifest.collection import ManifestSet
     from edgectl.manifest.fleet import Fleet
     from edgectl.manifest.model import Model
+    from edgectl.manifest.problem import Problem
     from edgectl.manifest.target import Target, TargetSpec
 
 
@@ -41,8 +41,8 @@ def expand(
 ) -> Desired:
     """Expand the manifests: one DesiredModel for each version that some fleet wants somewhere.
 
-    Raises SourceError for a file that cannot be read or has another sha256 than its manifest says,
-    ManifestError for a precision that a target cannot be built for.
+    Raises SourceErrors with every file that cannot be read or has another sha256 than its manifest
+    says.
     """
     pin = _Pinner()
     fleets = tuple(_fleet(fleet, manifests) for _, fleet in sorted(manifests.fleets.items()))
@@ -62,6 +62,8 @@ def expand(
             for name in sorted(names)
         )
         models.append(_model(model, variants, pin))
+    if pin.problems:
+        raise SourceErrors(pin.problems)
     return Desired(tuple(models), fleets, builders, signers, model_card, source_date_epoch)
 
 
@@ -85,18 +87,18 @@ def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> 
         trust_code=spec.source.trust_code,
         inputs=signature.inputs,
         outputs=signature.outputs,
-        calibration=pin.file(model, calibration.path, calibration.sha256) if calibration else None,
+        calibration=pin.file(model, ("calibration",), calibration) if calibration else None,
         calibration_params=params,
-        evaluation=pin.file(model, evaluation.path, evaluation.sha256) if evaluation else None,
+        evaluation=pin.file(model, ("evaluation",), evaluation) if evaluation else None,
         evaluation_labels=evaluation.labels if evaluation else "",
         own_metrics={
-            name: (pin.file(model, metric.path, metric.sha256), metric.function)
+            name: (pin.file(model, ("evaluation", "metrics", name), metric), metric.function)
             for name, metric in (evaluation.metrics if evaluation else {}).items()
         },
-        golden=pin.file(model, spec.golden.path, spec.golden.sha256),
+        golden=pin.file(model, ("golden",), spec.golden),
         golden_tolerance=signature.golden_tolerance,
         assets={
-            name: pin.file(model, asset.path, asset.sha256) for name, asset in spec.assets.items()
+            name: pin.file(model, ("assets", name), asset) for name, asset in spec.assets.items()
         },
         compression=_given(spec.optimize.compression),
         gates={metric: _given(gate) for metric, gate in spec.gates.items()},
@@ -105,21 +107,9 @@ def _model(model: Model, variants: tuple[DesiredVariant, ...], pin: _Pinner) -> 
 
 
 def _precision(model: Model, target: Target) -> str:
-    """The precision that the model asks for, else the one that the target prefers."""
-    known = target.spec.precisions
-    precision = model.spec.wanted_precision or known[0]
-    where = f"{model.origin}: model {model.name}:{model.version}"
-    if precision not in {*known, AS_IT_IS}:
-        raise ManifestError(
-            f"{where} asks for {precision}, which target {target.name} does not list",
-            hint=f"{target.name} lists {', '.join(known)}; set spec.optimize.precision to one",
-        )
-    if target.spec.needs_calibration(precision) and model.spec.calibration is None:
-        raise ManifestError(
-            f"{where} is built as int8 for {target.name} and has no calibration data",
-            hint="add spec.calibration, or set spec.optimize.precision: fp32",
-        )
-    return precision
+    """The precision that the model asks for, else the one that the target prefers: it has that,
+    and the data for it, or the manifests would not have been read."""
+    return model.spec.wanted_precision or target.spec.precisions[0]
 
 
 def _target(target: Target) -> DesiredTarget:
@@ -179,48 +169,57 @@ def _fleet(fleet: Fleet, manifests: ManifestSet) -> DesiredFleet:
     )
 
 
+class _Named(Protocol):
+    """A part of a manifest that names a file."""
+
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def sha256(self) -> str | None: ...
+
+
 class _Pinner:
     """Hashes each local file once."""
 
     def __init__(self) -> None:
         self._digests: dict[Path, Digest] = {}
+        self.problems: list[Problem] = []
+        """What is wrong with files, so far."""
 
     def source(self, model: Model) -> PinnedFile:
         source = model.spec.source
         if source.path is not None:
-            return self.file(model, source.path, source.sha256, directory=True)
+            return self.file(model, ("source",), source)
         if source.oci is not None:
             return PinnedFile(
                 Digest.parse(source.oci.rpartition("@")[2]), remote=_reference(model, source.oci)
             )
         return PinnedFile(Digest(source.sha256 or ""), remote=source.url)
 
-    def file(
-        self, model: Model, relative: str, declared: str | None, *, directory: bool = False
-    ) -> PinnedFile:
-        path = model.path(relative)
-        if path not in self._digests:
-            self._digests[path] = _hash(path, model, directory=directory)
-        digest = self._digests[path]
-        if declared is not None and digest.hex != declared:
-            raise SourceError(
-                f"{path} has sha256 {digest.hex}, but {model.origin} declares {declared}",
-                hint="restore the file, or correct sha256 if the change is meant",
-            )
+    def file(self, model: Model, section: tuple[str, ...], named: _Named) -> PinnedFile:
+        """What a section of the manifest names; where that is not to be had, a problem is noted and
+        something stands for it."""
+        path = model.path(named.path or "")
+        at = ("spec", *section)
+        try:
+            digest = self._digest(path, directory=section == ("source",))
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror}"
+            self.problems.append(model.place.problem((*at, "path"), message))
+            return PinnedFile(Digest("0" * 64), path)
+        if named.sha256 is not None and digest.hex != named.sha256:
+            message = f"{path} has sha256 {digest.hex}, and not {named.sha256}"
+            self.problems.append(model.place.problem((*at, "sha256"), message))
         return PinnedFile(digest, path)
+
+    def _digest(self, path: Path, *, directory: bool) -> Digest:
+        if path not in self._digests:
+            is_tree = directory and path.is_dir()
+            self._digests[path] = Digest.of_tree(path) if is_tree else Digest.of_file(path)
+        return self._digests[path]
 
 
 def _reference(model: Model, text: str) -> str:
     """A reference whose directory, if it is one, is relative to the model's manifest."""
     scheme, _, path = text.partition(":")
     return f"{scheme}:{model.path(path).absolute()}" if scheme == "oci-layout" else text
-
-
-def _hash(path: Path, model: Model, *, directory: bool) -> Digest:
-    try:
-        return Digest.of_tree(path) if directory and path.is_dir() else Digest.of_file(path)
-    except OSError as error:
-        raise SourceError(
-            f"{path}, which {model.origin} names, cannot be read: {error.strerror}",
-            hint="is it committed, and not a directory?",
-        ) from error

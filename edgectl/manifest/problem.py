@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgectl.errors import ManifestError
+from edgectl.errors import ManifestError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,14 +67,32 @@ class ManifestErrors(ManifestError):  # noqa: N818 - it holds several
     """Everything that is wrong with the manifests of one run, in the order of the files."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(set(problems), key=_order))
-        count = len(self.problems)
-        noun = "1 problem" if count == 1 else f"{count} problems"
-        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        self.problems, text = _told(problems)
         super().__init__(
-            f"{noun} in the manifests:\n{lines}",
+            f"{text} in the manifests:\n{_lines(self.problems)}",
             hint="correct the lines above and run `edgectl validate` again",
         )
+
+
+class SourceErrors(SourceError):  # noqa: N818 - it holds several
+    """Every file that is not what the manifests say, in the order of the manifests."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems, text = _told(problems)
+        super().__init__(
+            f"{text} with the files that the manifests name:\n{_lines(self.problems)}",
+            hint="restore the files, or correct the lines above if the change is meant",
+        )
+
+
+def _told(problems: Iterable[Problem]) -> tuple[tuple[Problem, ...], str]:
+    """Problems, each once and in order, and how many there are."""
+    told = tuple(sorted(set(problems), key=_order))
+    return told, "1 problem" if len(told) == 1 else f"{len(told)} problems"
+
+
+def _lines(problems: Iterable[Problem]) -> str:
+    return "\n".join(f"  {problem}" for problem in problems)
 
 
 def _order(problem: Problem) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from edgectl.errors import IntegrityError
+from edgectl.errors import IntegrityError, NotFoundError
 from edgectl.oci.descriptor import Manifest, parse_manifest
 from edgectl.plan.observed import APPLIED_TYPE, Applied, Observed, ObservedModel, applied_tag
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgectl.trust.release import FleetRelease
 
 _PARALLEL_REQUESTS = 8
+_AGAIN = "delete the tag {tag}, or the damaged blob; the next apply writes it again"
 _MAX_RECORD_BYTES = 1 << 20
 
 
@@ -43,8 +44,12 @@ def observe_model(store: Store, model: DesiredModel) -> ObservedModel:
     if marker not in tags:
         return ObservedModel(cached=cached)
     images = store.repository(model.image_repository)
+    try:
+        applied = read_applied(repository, marker)
+    except NotFoundError:  # the tag is there and what it names is not: apply makes it again
+        return ObservedModel(cached=cached)
     return ObservedModel(
-        applied=read_applied(repository, marker),
+        applied=applied,
         index=_tagged(repository, model.version, tags),
         image=_tagged(images, model.version, images.tags() if store.location.is_layout else {}),
         cached=cached,
@@ -58,11 +63,16 @@ def read_applied(repository: Repository, tag: str) -> Applied:
     if not isinstance(manifest, Manifest) or manifest.artifact_type != APPLIED_TYPE:
         raise IntegrityError(
             f"{repository.name}:{tag} is not an applied record",
-            hint=f"delete the tag {tag}; the next apply writes it again",
+            hint=_AGAIN.format(tag=tag),
         )
     if manifest.config.size > _MAX_RECORD_BYTES:
         raise IntegrityError(f"{repository.name}:{tag} is larger than an applied record can be")
-    return Applied.from_bytes(b"".join(repository.read_blob(manifest.config)))
+    try:
+        return Applied.from_bytes(b"".join(repository.read_blob(manifest.config)))
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{repository.name}:{tag}: {error.message}", hint=_AGAIN.format(tag=tag)
+        ) from error
 
 
 def _tagged(repository: Repository, tag: str, tags: Mapping[str, Digest | None]) -> Digest | None:

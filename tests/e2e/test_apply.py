@@ -201,7 +201,7 @@ def test_a_cached_result_that_nobody_trusted_signed_is_not_used(small: Project) 
 @pytest.mark.parametrize(
     ("spoil", "code", "words"),
     [
-        ("sha256", 4, "declares"),
+        ("sha256", 4, "spec.source.sha256"),
         ("garbage", 5, "not a valid ONNX model"),
         ("calibration", 3, "spec.inputs[0] declares FP32"),
         ("password", 15, "password"),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.errors import ConfigError, IntegrityError, KeyFileError, TrustError
+from edgectl.errors import ConfigError, IntegrityError, KeyFileError, SourceError, TrustError
 from edgectl.oci.descriptor import EMPTY_CONFIG, Descriptor, Manifest
 from edgectl.oci.layout import LayoutStore
+from edgectl.plan.compare import Action
 from edgectl.plan.observed import APPLIED_TYPE, applied_tag
 from edgectl.trust.keyfile import write_key_pair
 from edgectl.trust.keys import generate, load_private
@@ -91,5 +92,29 @@ def test_a_malformed_applied_record_is_said(toy: ToyProject, data: bytes) -> Non
     repository.push_blob(config, data)
     record = Manifest(config, (), artifact_type=APPLIED_TYPE)
     repository.push_manifest(record.to_bytes(), record.media_type, tag=applied_tag("1.0.0"))
-    with pytest.raises(IntegrityError, match="malformed applied record"):
+    with pytest.raises(IntegrityError, match=r"applied-1\.0\.0: malformed") as caught:
         toy.plan()
+    assert "delete the tag applied-1.0.0" in (caught.value.hint or "")
+
+
+def test_an_applied_record_that_is_lost_is_made_again(toy: ToyProject) -> None:
+    config = Descriptor.of(b"gone", APPLIED_TYPE)
+    record = Manifest(config, (), artifact_type=APPLIED_TYPE)
+    toy.repository().push_manifest(record.to_bytes(), record.media_type, tag=applied_tag("1.0.0"))
+    assert [change.action for change in toy.plan().models] == [Action.CREATE]
+
+
+def test_every_file_with_another_digest_is_told_at_its_line(toy: ToyProject) -> None:
+    manifest = toy.root / "digits-1.0.0.yaml"
+    text = manifest.read_text()
+    for name in ("digits-1.0.0.onnx", "golden.npz"):
+        text = text.replace(f"path: {name}", f"path: {name}, sha256: {'a' * 64}")
+    manifest.write_text(text)
+    with pytest.raises(SourceError) as caught:
+        toy.plan()
+    first, *told = caught.value.message.splitlines()
+    assert first == "2 problems with the files that the manifests name:"
+    assert [line.partition(" has sha256")[0] for line in told] == [
+        f"  {manifest}:8:59: spec.source.sha256: {toy.root}/digits-1.0.0.onnx",
+        f"  {manifest}:12:38: spec.golden.sha256: {toy.root}/golden.npz",
+    ]
