@@ -18,6 +18,7 @@ import requests
 import urllib3.exceptions
 
 from edgectl.errors import (
+    ConfigError,
     EdgectlError,
     IntegrityError,
     NotFoundError,
@@ -35,6 +36,8 @@ MAX_ERROR_BYTES = 64 << 10
 _FULL_ERRNOS = {28, 122}  # ENOSPC, EDQUOT of the registry's Linux
 _DENIED_ERRNOS = {1, 13, 30}  # EPERM, EACCES, EROFS
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_NO_BUNDLE = "Could not find a suitable TLS CA certificate bundle"
+"""What requests says of a file that is not there."""
 _LOGIN_HINT = "give --username and its right password, or log in with `docker login`"
 
 
@@ -67,12 +70,20 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, doing: st
             hint="try again later",
             retry_after=parse_retry_after(headers.get("Retry-After")),
         )
-    return RegistryDeniedError(message, hint="does the registry accept OCI 1.0 artifacts?")
+    return RegistryDeniedError(
+        message,
+        hint="does the registry accept OCI 1.0 artifacts? does it speak TLS, against --insecure?",
+    )
 
 
 def silence_error(error: Exception, doing: str) -> EdgectlError:
     """The error for a request that got no answer, or an answer that stopped."""
     cause = _innermost(error)
+    if getattr(cause, "library", "") == "X509" or _NO_BUNDLE in str(cause):
+        return ConfigError(
+            f"{doing}: the file of trusted certificates holds none, or is not there",
+            hint="--ca-file (caFile, REQUESTS_CA_BUNDLE) names a file of PEM certificates",
+        )
     reason = str(cause) or type(cause).__name__
     hint = "is the address right, and the registry up?"
     if isinstance(error, requests.exceptions.ProxyError):

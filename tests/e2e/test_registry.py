@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.errors import RegistryDeniedError, RegistryUnavailableError, StorageFullError
+from edgectl.errors import (
+    ConfigError,
+    RegistryDeniedError,
+    RegistryUnavailableError,
+    StorageFullError,
+)
 from edgectl.oci.access import Access
 from edgectl.oci.descriptor import OCI_INDEX, Index
 from edgectl.oci.layout import LayoutStore
@@ -58,6 +63,19 @@ def test_an_unknown_ca_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RegistryUnavailableError, match="not trusted") as caught:
             repository.resolve("1")
         assert "--ca-file" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"-----BEGIN CERTIFICATE-----\nAA==\n", None])
+def test_a_ca_file_without_certificates_is_no_reason_for_plain_http(
+    tmp_path: Path, docker_registry: DockerRegistry, content: bytes | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    repository = docker_registry.store("", Access(ca_file=file)).repository("r")
+    with pytest.raises(ConfigError, match="certificates") as caught:
+        repository.resolve("1")
+    assert "--ca-file" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
