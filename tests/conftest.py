@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("edgectl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgectl")
+
+# A shell starts what it puts into the background with SIGINT ignored, and so would be every process
+# of the tests: those that are sent one to end would go on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
