@@ -201,9 +201,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _body_done = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the first head its time."""
+        """Give the first head its time; refuse one connection too many, because a process without
+        a free descriptor cannot open its next model either."""
         super().connection_made(transport)
-        self._start_timer(_HEAD_SECONDS)
+        most = self.config.limit_concurrency
+        if most is not None and len(self.connections) >= most:
+            self._write_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            transport.close()
+        else:
+            self._start_timer(_HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -250,17 +256,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
         What still comes of an endless head is thrown away for a while, as that of a body.
         """
-        body = json.dumps({"error": msg}).encode()
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
-        )
+        self._write_error(HTTPStatus.BAD_REQUEST, msg)
         if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
             self.transport.write_eof()
             self._refused = True
             self._start_timer(_HEAD_SECONDS)
         else:
             self.transport.close()
+
+    def _write_error(self, status: HTTPStatus, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, status.phrase.encode(), len(body), body)
+        )
 
     def _listens(self) -> bool:
         return not (self._refused or self.transport.is_closing())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import socket
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 _HELD_BODIES = 4
 """Bodies of the largest size that may be in memory, half received, at once."""
 _DRAIN_SECONDS = 30
+_BACKLOG = 256
+"""Connections that the kernel keeps until they are accepted, all of them at once."""
+_OTHER_FILES = 128
+"""Descriptors for what is no connection: models, libraries, the loop's own."""
+_MOST_FILES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ class _Server(uvicorn.Server):
                 loop="asyncio",
                 lifespan="off",
                 interface="asgi3",
+                backlog=_BACKLOG,
+                limit_concurrency=_allow_connections(),
                 log_config=None,
                 log_level="error",  # what a client does wrong is said to the client
                 access_log=False,
@@ -131,6 +139,19 @@ class _Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+def _allow_connections() -> int:
+    """Have the system allow as many open files as it may; how many connections leave room for what
+    else the process needs. A service usually starts with 1,024, which it may raise by itself."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, files = (
+        _MOST_FILES if limit == resource.RLIM_INFINITY else min(limit, _MOST_FILES)
+        for limit in limits
+    )
+    if soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, limits[1]))
+    return files - min(_BACKLOG + _OTHER_FILES, files // 2)
 
 
 def _collect_rarely() -> None:

@@ -6,18 +6,20 @@ import json
 import socket
 import threading
 import zlib
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgectl.serve.slot import switch_link
 from tests.support.images import png_bomb
 from tests.support.server import Server, running
-from tests.support.slots import SAMPLES, make_digits
+from tests.support.slots import SAMPLES, make_digits, make_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _INFER = "/v2/models/digits/infer"
 _MAX_BODY = 4 << 20
@@ -213,6 +215,28 @@ def test_client_that_goes_away_is_forgotten(server: Server) -> None:
             connection.putheader("content-length", "100000")
             connection.endheaders(b"{" * 1000)
     _assert_serves(server)
+
+
+def test_connections_without_end_leave_room_for_models(tmp_path: Path) -> None:
+    slots = [make_slot(tmp_path, version) for version in ("1.1.0", "1.0.0")]
+    with running("--state", str(tmp_path), open_files=128) as server, ExitStack() as held:
+        server.wait_ready()
+        ours = held.enter_context(closing(server.connect()))
+
+        def status() -> Any:
+            ours.request("GET", "/edgectl/v1/slot")
+            return json.loads(ours.getresponse().read())
+
+        assert status()["slot"] == slots[1].hex
+        host, port = server.address.split(":")
+        for _ in range(200):
+            connection = socket.create_connection((host, int(port)), timeout=30)
+            held.enter_context(connection)
+        assert connection.recv(100).startswith(b"HTTP/1.1 503 Service Unavailable")
+        switch_link(tmp_path, "current", slots[0])
+        while (now := status())["wanted"] != slots[0].hex or now["state"] == "loading":
+            pass
+        assert (now["slot"], now["error"]) == (slots[0].hex, None)
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:

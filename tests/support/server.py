@@ -63,9 +63,14 @@ class Server:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[Server]:
-    """Run `edgectl serve --port 0` with arguments; at the end it must drain and exit with 0."""
+def running(*arguments: str, open_files: int | None = None) -> Iterator[Server]:
+    """Run `edgectl serve --port 0` with arguments; at the end it must drain and exit with 0.
+
+    `open_files` is how many descriptors the system lets it have.
+    """
     command = [str(Path(sys.executable).with_name("edgectl")), "serve", "--port", "0", *arguments]
+    if open_files is not None:
+        command = ["prlimit", f"--nofile={open_files}", *command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
