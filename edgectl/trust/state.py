@@ -108,12 +108,26 @@ class Anchor:
             root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
         except FileNotFoundError as error:
             raise TrustError(
-                f"{path.parent} holds no root of trust",
-                hint="make one with `edgectl trust init`, or name the right directory",
+                f"{path.parent} holds no root of trust ({path.name})",
+                hint=self._copy_hint()
+                or "make one with `edgectl trust init`, or name the right directory",
             ) from error
         except (OSError, RepositoryError) as error:
-            raise TrustError(f"{path} is not a valid TUF root: {error}") from error
+            raise TrustError(
+                f"{path} is not a valid TUF root: {error}",
+                hint=self._copy_hint() or "restore it from a backup, or from a device",
+            ) from error
         return root
+
+    def _copy_hint(self) -> str | None:
+        """What to do about a `root.json` that is lost, while the file that it copies is there."""
+        names = [
+            p.name for p in self._directory.glob("*.root.json") if _ROOT_NAME.fullmatch(p.name)
+        ]
+        if not names:
+            return None
+        newest = max(names, key=lambda name: int(name.partition(".")[0]))
+        return f"{ROOT_FILE} is a copy of {newest} in the same directory: copy it again"
 
 
 def newest_root(repository: Repository, trusted: Metadata[Root]) -> Metadata[Root]:
@@ -138,7 +152,13 @@ def newest_root(repository: Repository, trusted: Metadata[Root]) -> Metadata[Roo
 
 def read_state(repository: Repository, root: Root) -> State:
     """Read and verify the current release; raises NotFoundError if there is none, TrustError."""
-    data = metadata.read(repository, metadata.TIMESTAMP_TAG, Timestamp.type)
+    try:
+        data = metadata.read(repository, metadata.TIMESTAMP_TAG, Timestamp.type)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the registry has no release repository yet: {error.message}",
+            hint="make one with `edgectl trust init`; is it the right registry?",
+        ) from error
     timestamp = _verified(Timestamp, data, root)
     snapshot = _named(repository, root, Snapshot, timestamp.snapshot_meta)
     targets = _named(repository, root, Targets, snapshot.meta["targets.json"])

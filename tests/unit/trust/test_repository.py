@@ -382,12 +382,25 @@ def test_a_threshold_that_the_keys_here_cannot_meet_is_said(
     opened(store, directory).refresh()
 
 
+def test_a_lost_root_is_restored_from_its_copy(directory: Path, trust: TrustRepository) -> None:
+    trust.rotate("timestamp")
+    for damage in (lambda: trust.root_file.write_text("{"), trust.root_file.unlink):
+        damage()
+        with pytest.raises(TrustError, match=r"root\.json") as caught:
+            trust.status()
+        assert "copy of 2.root.json" in (caught.value.hint or "")
+    trust.root_file.write_bytes((directory / "2.root.json").read_bytes())
+    assert trust.status()[0].version == 2
+
+
 def test_before_init_there_is_nothing_to_read(
     store: Store, directory: Path, tmp_path: Path
 ) -> None:
     assert not opened(store, directory).exists()
-    with pytest.raises(NotFoundError):
+    opened(LayoutStore(tmp_path / "elsewhere"), directory).init()
+    with pytest.raises(NotFoundError, match="no release repository yet") as caught:
         opened(store, directory).current()
+    assert "trust init" in (caught.value.hint or "")
     with pytest.raises(TrustError, match="holds no root of trust"):
         opened(store, tmp_path / "empty").current()
 
