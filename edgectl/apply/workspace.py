@@ -14,7 +14,8 @@ from edgectl.digest import Digest
 from edgectl.errors import ConfigError, KeyFileError, TrustError
 from edgectl.expand import expand
 from edgectl.manifest.data import check_data
-from edgectl.manifest.load import load_project
+from edgectl.manifest.load import load_project, load_project_file
+from edgectl.manifest.problem import suggest
 from edgectl.oci.access import open_store
 from edgectl.oci.tar import source_date_epoch
 from edgectl.plan.compare import make_plan
@@ -59,6 +60,16 @@ class Workspace:
             manifests = load_project(root, source_formats(builders))
         store = open_store(manifests.project.registry, access)
         return cls(root, builders, manifests, store, access)
+
+    @classmethod
+    def of_releases(cls, root: Path, access: Access) -> Self:
+        """Read `edgectl.yaml` alone, for what is about releases: a wrong manifest must not keep a
+        fleet from being rolled back, nor its metadata from being refreshed.
+
+        Raises ManifestErrors with everything wrong in that file.
+        """
+        manifests = load_project_file(root)
+        return cls(root, (), manifests, open_store(manifests.project.registry, access), access)
 
     def desired(self) -> Desired:
         """What the manifests ask for, with every file hashed."""
@@ -114,8 +125,11 @@ class Workspace:
         """The current release of one fleet; raises ConfigError if it has none."""
         releases = self.releases()
         if fleet not in releases:
-            known = ", ".join(sorted(releases)) or "none"
-            raise ConfigError(f"fleet {fleet!r} has no release", hint=f"released fleets: {known}")
+            raise ConfigError(
+                f"fleet {fleet!r} has no release",
+                hint=suggest(fleet, releases)
+                or "edgectl apply releases the fleets of the manifests",
+            )
         return releases[fleet]
 
     def history(self, fleet: str) -> list[FleetRelease]:

@@ -34,7 +34,7 @@ def explain(model: str, device: Path, root: Path, output: str, access: Access) -
     from edgectl.apply.explain import explain_model
     from edgectl.apply.workspace import Workspace
 
-    found = explain_model(Workspace.open(root, access), model, device)
+    found = explain_model(Workspace.of_releases(root, access), model, device)
     if output == "json":
         click.echo(json.dumps(found.to_json(), indent=2))
     else:

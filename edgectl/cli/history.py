@@ -25,7 +25,7 @@ def history(fleet: str, root: Path, output: str, access: Access) -> None:
     """List every generation of FLEET, the oldest first."""
     from edgectl.apply.workspace import Workspace
 
-    releases = Workspace.open(root, access).history(fleet)
+    releases = Workspace.of_releases(root, access).history(fleet)
     if output == "json":
         click.echo(json.dumps([json.loads(release.to_bytes()) for release in releases], indent=2))
         return

@@ -41,7 +41,7 @@ def rollback(
     from edgectl.cli.password import read_password
     from edgectl.plan.rollout import rollback as earlier_release
 
-    workspace = Workspace.open(root, access)
+    workspace = Workspace.of_releases(root, access)
     release = earlier_release(workspace.release(fleet), workspace.history(fleet), to=to)
     workspace.publish(release, read_password(workspace.password_file(password_file)))
     show_release(release, output)

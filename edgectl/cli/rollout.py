@@ -40,7 +40,7 @@ def advance(
     from edgectl.cli.password import read_password
     from edgectl.plan.rollout import advance as next_release
 
-    workspace = Workspace.open(root, access)
+    workspace = Workspace.of_releases(root, access)
     release = next_release(workspace.release(fleet), everything=everything)
     workspace.publish(release, read_password(workspace.password_file(password_file)))
     show_release(release, output)
@@ -58,7 +58,7 @@ def resume(fleet: str, root: Path, password_file: Path | None, output: str, acce
     from edgectl.cli.password import read_password
     from edgectl.plan.rollout import resume as without_holds
 
-    workspace = Workspace.open(root, access)
+    workspace = Workspace.of_releases(root, access)
     release = without_holds(workspace.release(fleet))
     workspace.publish(release, read_password(workspace.password_file(password_file)))
     show_release(release, output)

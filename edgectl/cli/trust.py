@@ -116,7 +116,7 @@ def _open(
     from edgectl.apply.workspace import Workspace
     from edgectl.cli.password import read_password
 
-    workspace = Workspace.open(root, access)
+    workspace = Workspace.of_releases(root, access)
     file = workspace.password_file(password_file)
 
     def password() -> bytes:

@@ -77,14 +77,8 @@ def load_project(
     and files that are missing; with `data`, also data sets whose arrays are not what their model
     declares. Digests are not checked here.
     """
-    reading = _Reading()
     project_file = root / PROJECT_FILE
-    if not project_file.is_file():
-        raise ManifestErrors([
-            Problem(project_file, 1, 1, "there is no such file",
-                    suggestion="run edgectl where it is, or name its directory with -C")
-        ])  # fmt: skip
-    reading.read(project_file)
+    reading = _read_project_file(project_file)
     for path in _manifest_files(root, reading):
         if path != project_file:
             reading.read(path)
@@ -115,6 +109,29 @@ def load_project(
         },
         fleets={fleet.name: fleet for fleet in reading.of(Fleet)},
     )
+
+
+def load_project_file(root: Path) -> ManifestSet:
+    """Read `edgectl.yaml` alone: nothing else can keep a release from being rolled back.
+
+    Raises ManifestErrors with everything wrong in it.
+    """
+    reading = _read_project_file(root / PROJECT_FILE)
+    reading.problems += _identity_problems(reading.documents, root / PROJECT_FILE)
+    if reading.problems:
+        raise ManifestErrors(each for each in reading.problems if not each.of_guess)
+    return ManifestSet(root, next(reading.of(Project)), {}, {}, {})
+
+
+def _read_project_file(path: Path) -> _Reading:
+    if not path.is_file():
+        raise ManifestErrors([
+            Problem(path, 1, 1, "there is no such file",
+                    suggestion="run edgectl where it is, or name its directory with -C")
+        ])  # fmt: skip
+    reading = _Reading()
+    reading.read(path)
+    return reading
 
 
 def _manifest_files(root: Path, reading: _Reading) -> list[Path]:

@@ -197,7 +197,10 @@ def _restrict(steps: ModelSteps, targets: Collection[str]) -> tuple[Step, ...]:
 
 
 def _reasons(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    """What changed, was added or is gone; an older edgectl had other names for some of it."""
     changed = [f"{name} changed" for name in new if old.get(name, new[name]) != new[name]]
+    if EDGECTL not in old:
+        return (*changed, f"{EDGECTL} changed")
     added = [f"{name} added" for name in new if name not in old]
     removed = [f"{name} removed" for name in old if name not in new]
     return (*changed, *added, *removed)

@@ -82,7 +82,7 @@ def test_without_a_release_repository_it_says_how_to_make_one(toy: ToyProject) -
 def test_a_fleet_without_a_release_names_those_that_have_one(toy: ToyProject) -> None:
     with pytest.raises(ConfigError) as caught:
         toy.workspace().history("shop")
-    assert caught.value.hint == "released fleets: none"
+    assert caught.value.hint == "edgectl apply releases the fleets of the manifests"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"[" * 100_000, b'{"key": 1}'])

@@ -181,6 +181,7 @@ def test_a_release_advances_rolls_back_is_held_and_resumes(small: ToyProject) ->
 
 @pytest.mark.parametrize("verb", [["history"], ["rollback"], ["rollout", "advance"]])
 def test_a_fleet_without_a_release_is_one_clear_error(small: ToyProject, verb: list[str]) -> None:
+    (small.root / "broken.yaml").write_text("a: [\n")  # which is nothing to what was released
     done = run(small, *verb, "shop")
     assert done.exit_code == 20
     assert "has no release" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 from edgectl.errors import ManifestError
 from edgectl.plan.chain import model_steps
 from edgectl.plan.compare import Action, Plan, Selection, make_plan, model_ref
+from edgectl.plan.fingerprint import EDGECTL
 from edgectl.plan.observed import PARTIAL, Applied, Observed, ObservedModel
 from edgectl.plan.rollout import assign
 from edgectl.plan.step import REVISION, StepKind
@@ -129,6 +130,16 @@ def test_a_newer_edgectl_is_a_reason_where_the_model_takes_such_a_step(
     assert not make_plan(desired(), before).changed
     monkeypatch.setitem(REVISION, StepKind.PACKAGE, 99)
     assert only(make_plan(desired(), before)) == (Action.UPDATE, ("edgectl itself changed",))
+
+
+def test_a_record_of_an_older_edgectl_says_what_changed_beside_it() -> None:
+    before = after_apply(desired())
+    record = before.models[model().key].applied
+    assert record is not None
+    inputs = {name: value for name, value in record.inputs.items() if name != EDGECTL}
+    old = replace(record, key="0", inputs={**inputs, "builder onnx": "0", "gates": "0"})
+    seen = Observed({model().key: ObservedModel(old, record.index, record.image)})
+    assert only(make_plan(desired(), seen))[1] == ("gates changed", "edgectl itself changed")
 
 
 def test_a_version_that_lacks_a_variant_says_so() -> None:
