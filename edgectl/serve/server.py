@@ -62,6 +62,11 @@ class ServeConfig:
     deadline: float = 30.0
     """Seconds for the body to arrive, and again for the answer."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for limits that no request could keep to."""
+        if self.max_body < 1 or self.deadline <= 0:
+            raise ValueError("--max-body and --deadline have to be more than nothing")
+
 
 def serve(config: ServeConfig, on_listening: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what has been accepted.

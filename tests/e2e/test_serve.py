@@ -219,6 +219,8 @@ def test_a_pinned_slot_that_is_not_there_is_one_clear_error(tmp_path: Path) -> N
         ["--model", "a", "--slot", "0" * 64],
         ["--state", "a", "--slot", "x"],
         ["--state", "a", "--max-body", "lots"],
+        ["--state", "a", "--max-body", "0"],
+        ["--state", "a", "--deadline", "0s"],
     ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
