@@ -16,7 +16,15 @@ from edgectl.apply.release import publish_release, require_signed
 from edgectl.apply.schedule import State, run_steps
 from edgectl.build.card import require_renderer
 from edgectl.engine.host import host_architecture
-from edgectl.errors import EdgectlError, ModelError, ToolchainError
+from edgectl.errors import (
+    EdgectlError,
+    ModelError,
+    RegistryDeniedError,
+    RegistryUnavailableError,
+    StorageError,
+    StorageFullError,
+    ToolchainError,
+)
 from edgectl.plan.compare import Action, steps_of
 from edgectl.plan.step import StepKind
 
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
     from edgectl.trust.release import FleetRelease, Ring
 
 
+_OF_THE_MACHINE = (RegistryUnavailableError, RegistryDeniedError, StorageError, StorageFullError)
+"""Errors that every step meets which comes after the first."""
 _SHOWN = 3
 """Most steps that a fleet is said to lack; each is told with its error."""
 
@@ -42,7 +52,7 @@ class Failure:
     step: Step
     error: EdgectlError
     also: tuple[Step, ...] = ()
-    """Later steps that the same fault stopped, of the model or of a toolchain: it is told once."""
+    """Later steps that the same fault stopped, of a model, a toolchain, a registry or a disk."""
 
 
 @dataclass(slots=True)
@@ -204,6 +214,8 @@ def _fault(step: Step, error: EdgectlError) -> Hashable:
     """What steps share that meet the same."""
     if isinstance(error, ModelError):
         return step.model, error.fault
+    if isinstance(error, _OF_THE_MACHINE):
+        return error.code
     return (isinstance(error, ToolchainError) and error.fault) or step.key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import edgectl
 from edgectl.build import toolchain
 from edgectl.build.process import OverdueError, run_process
 from edgectl.build.protocol import PROTOCOL, RESULT_FILE
-from edgectl.errors import ModelError, ToolchainError
+from edgectl.errors import EdgectlError, ModelError, StorageFullError, ToolchainError
 from edgectl.quantity import format_seconds
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SOURCE_DATE_EPOCH = "315532800"
 """1980-01-01, the oldest time that a ZIP archive can say."""
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _MAX_RESULT_BYTES = 4 << 20
 _MAX_REASON_CHARACTERS = 1000
 _MAX_OUTPUT_FILES = 1000
@@ -77,7 +79,8 @@ def run(
 
     Raises ModelError when the builder refuses the model; ToolchainError when the environment
     cannot be made, the builder crashes or takes longer, or what it answers is not the protocol;
-    CancelledError (`edgectl.build.process`) once `cancel` is set. No process survives the call.
+    StorageFullError where it has no space to work in; CancelledError (`edgectl.build.process`) once
+    `cancel` is set. No process survives the call.
     """
     notify = on_progress or _ignore
     try:
@@ -108,17 +111,28 @@ def run(
         except OverdueError as error:
             raise _overdue(builder, request, timeout or 0) from error
     if status != 0:
-        raise ToolchainError(
-            f"builder {builder.name!r} failed on {request.action} of {request.model!r}: "
-            f"{_reason(status, tail)}",
-            hint="run fewer steps at a time (edgectl apply -j 1), or on a machine with more memory"
-            if status == -signal.SIGKILL
-            else "this is a fault of the builder or of its environment, not of the manifest: "
-            "report it with the model that shows it",
-        )
+        raise _failed(builder, request, status, tail)
     result = _read_result(builder, request)
     notify(Progress(1.0, "done"))
     return result
+
+
+def _failed(builder: Builder, request: Request, status: int, tail: list[str]) -> EdgectlError:
+    """What to say of a builder that ended without a result."""
+    what = f"builder {builder.name!r} failed on {request.action} of {request.model!r}"
+    reason = _reason(status, tail)
+    if _NO_SPACE in reason:
+        return StorageFullError(
+            f"{what}: no space is left in {request.output.parent}",
+            hint="free some space, or set TMPDIR to a directory on another disk",
+        )
+    return ToolchainError(
+        f"{what}: {reason}",
+        hint="run fewer steps at a time (edgectl apply -j 1), or on a machine with more memory"
+        if status == -signal.SIGKILL
+        else "this is a fault of the builder or of its environment, not of the manifest: "
+        "report it with the model that shows it",
+    )
 
 
 def _overdue(builder: Builder, request: Request, timeout: float) -> ToolchainError:

@@ -8,7 +8,7 @@ import pytest
 
 from edgectl.build.process import CancelledError
 from edgectl.build.runner import SOURCE_DATE_EPOCH, Progress, Request, Result, run
-from edgectl.errors import ModelError, ToolchainError
+from edgectl.errors import ModelError, StorageFullError, ToolchainError
 from tests.support.builders import make_builder
 
 if TYPE_CHECKING:
@@ -95,6 +95,12 @@ def test_a_builder_that_hangs_is_ended_and_the_way_to_give_it_longer_is_said(
         "builder 'toy' did not end import of 'digits' within 300.0 ms, and was ended"
     )
     assert "spec.build.stepTimeout in edgectl.yaml" in str(caught.value.hint)
+
+
+def test_a_full_disk_is_no_fault_of_the_builder(build: Callable[..., Result]) -> None:
+    with pytest.raises(StorageFullError, match="no space is left in") as caught:
+        build("raise OSError(28, 'No space left on device')")
+    assert "TMPDIR" in str(caught.value.hint)
 
 
 def test_a_kill_is_said(build: Callable[..., Result]) -> None:
