@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from edgectl.errors import StorageError, StorageFullError
+from edgectl.errors import IntegrityError, StorageError, StorageFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,19 @@ def storage_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(error, doing) from error
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open an ordinary file to read, one that somebody else put there.
+
+    Raises OSError, and IntegrityError if it is none: a pipe would keep its reader waiting for
+    ever, and a device file feed it without end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{path} is no ordinary file", hint="who could write there?")
+    return os.fdopen(handle, "rb")
 
 
 @contextmanager

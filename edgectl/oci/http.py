@@ -223,13 +223,17 @@ class HttpRepository:
         )
 
     def _pages(self, path: str, limit: int) -> Iterator[bytes]:
-        """Every page of a list, none if there is no such list; IntegrityError if it has no end."""
+        """Every page of a list, none if there is no such list.
+
+        Raises IntegrityError if it has no end, or the pages together more bytes than `limit`.
+        """
         following = path
         for _ in range(_MAX_PAGES):
             with self._request("GET", following, accept=_NOT_FOUND) as response:
                 if response.status == 404:
                     return
                 data = response.read_all(limit)
+                limit -= len(data)
                 link = _next_page(response)
             yield data
             if link is None:

@@ -30,6 +30,7 @@ from edgectl.oci import referrers
 from edgectl.oci.descriptor import MAX_MANIFEST_BYTES, Descriptor, parse_manifest
 from edgectl.oci.filesystem import (
     TEMPORARY_PREFIX,
+    open_file,
     replacing,
     storage_error,
     sync_directory,
@@ -137,7 +138,8 @@ class LayoutRepository:
         """
         with self._errors("checking the blobs"):
             for path in sorted(self._blobs.glob("*")):
-                found = Digest.of_file(path)
+                with open_file(path):
+                    found = Digest.of_file(path)
                 if found.hex != path.name:
                     raise IntegrityError(
                         f"oci-layout:{self._path}: blob sha256:{path.name} hashes to {found}",
@@ -225,7 +227,7 @@ class LayoutRepository:
 
     def _open(self, digest: Digest) -> BinaryIO:
         try:
-            return self._blob(digest).open("rb")
+            return open_file(self._blob(digest))
         except _ABSENT as error:
             raise NotFoundError(f"oci-layout:{self._path} has no blob {digest}") from error
 
@@ -284,7 +286,7 @@ class LayoutRepository:
         """`index.json`, parsed again only when it changed."""
         with self._errors(f"reading {self._index_file}"):
             try:
-                with self._index_file.open("rb") as file:
+                with open_file(self._index_file) as file:
                     status = os.fstat(file.fileno())
                     key = (status.st_ino, status.st_size, status.st_mtime_ns)
                     cache = self._cache

@@ -143,6 +143,31 @@ def test_pushing_again_heals_a_truncated_blob(
     assert b"".join(repository.read_blob(describe(BLOB))) == BLOB
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+@pytest.mark.parametrize("name", ["blob", "manifest", "index.json"])
+def test_what_is_no_file_is_refused_at_once(
+    store: LayoutStore, repository: LayoutRepository, kind: str, name: str
+) -> None:
+    """Whoever made the stick could have put anything on it."""
+    model = push_artifact(repository, BLOB, tag="1")
+    root = directory(store)
+    digest = describe(BLOB).digest if name == "blob" else model.digest
+    path = root / name if name == "index.json" else root / "blobs" / "sha256" / digest.hex
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    again = LayoutStore(Path(store.location.base)).repository(repository.name)
+    with pytest.raises(IntegrityError, match="no ordinary file"):
+        list(again.read_blob(describe(BLOB)) if name == "blob" else again.read_manifest("1"))
+    if name != "index.json":
+        with pytest.raises(IntegrityError, match="no ordinary file"):
+            list(again.check_blobs())
+
+
 @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"manifests": [{}]}', b"null"])
 def test_a_malformed_index_is_one_clear_error(
     store: LayoutStore, repository: LayoutRepository, content: bytes
