@@ -105,6 +105,10 @@ def _status_text(value: dict[str, Any]) -> str:
     ]
     if value["error"]:
         lines.append(f"last error  {value['error']['code']}: {value['error']['message']}")
+        if value["error"]["hint"]:
+            lines.append(f"  Next: {value['error']['hint']}")
+    if value["attempts"]:
+        lines.append(f"next try    {value['nextAttempt']}, by `edgectl agent run`")
     lines += [
         f"refused     {item['kind']} {item['digest'][7:19]}: {item['reason']}"
         for item in value["failed"]

@@ -18,7 +18,14 @@ from edgectl import __version__
 from edgectl.engine.errors import InputError
 from edgectl.engine.transforms import encoded_kind
 from edgectl.serve import metadata, metrics
-from edgectl.serve.http import BodyReader, ClientGoneError, HttpError, Response, header
+from edgectl.serve.http import (
+    BlamelessError,
+    BodyReader,
+    ClientGoneError,
+    HttpError,
+    Response,
+    header,
+)
 from edgectl.serve.pool import QueueFullError
 from edgectl.serve.protocol import HEADER_LENGTH, encode_response, parse_request, raw_request
 
@@ -36,10 +43,6 @@ _RETRY: Headers = ((b"retry-after", b"1"),)
 _HEADER_LENGTH = HEADER_LENGTH.encode()
 
 _log = logging.getLogger(__name__)
-
-
-class _ImpatientError(HttpError):
-    """The client gave the request less time than the server would have: no failure of ours."""
 
 
 class App:
@@ -137,7 +140,7 @@ class App:
         except HttpError as error:
             response = Response.error(error)
             failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-            failed &= not isinstance(error, _ImpatientError)
+            failed &= not isinstance(error, BlamelessError)
         except ClientGoneError:
             self._metrics.requests.add(**labels, code="499")
             raise
@@ -201,7 +204,8 @@ class App:
                 HTTPStatus.SERVICE_UNAVAILABLE, "the queue is full", headers=_RETRY
             ) from error
         except TimeoutError as error:
-            kind = HttpError if seconds == self._deadline else _ImpatientError
+            # A client that gave less time than the server would have has itself to blame.
+            kind = HttpError if seconds == self._deadline else BlamelessError
             raise kind(
                 HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {seconds:g} seconds"
             ) from error

@@ -43,6 +43,10 @@ class HttpError(Exception):
         self.headers = headers
 
 
+class BlamelessError(HttpError):
+    """A 5xx that says nothing about the model: on probation it must not condemn it."""
+
+
 class ClientGoneError(Exception):
     """The client closed the connection before it had sent the whole request."""
 
@@ -145,7 +149,7 @@ class BodyReader:
         if body.size > self._limit:
             raise self._too_large()
         if self._held > self._total_limit:
-            raise HttpError(
+            raise BlamelessError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "too many large requests at once",
                 headers=((b"retry-after", b"1"),),

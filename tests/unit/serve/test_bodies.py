@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgectl.engine.errors import InputError
-from edgectl.serve.http import BodyReader, HttpError
+from edgectl.serve.http import BlamelessError, BodyReader, HttpError
 from edgectl.serve.inflate import Inflater
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_a_body_counts_until_its_request_is_answered() -> None:
         reader = _reader(10, 15)
         async with reader.read([], _receiver(b"12345", b"67890")) as body:
             assert body == b"1234567890"
-            with pytest.raises(HttpError) as refused:
+            with pytest.raises(BlamelessError) as refused:
                 async with reader.read([], _receiver(b"1234567890")):
                     pytest.fail("it was read")
             assert refused.value.status == HTTPStatus.SERVICE_UNAVAILABLE
