@@ -7,6 +7,7 @@ watts and fractions.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
@@ -261,4 +262,4 @@ class Manifest(Element):
 
     def path(self, relative: str) -> Path:
         """A path that the manifest names, which is relative to the manifest's own file."""
-        return self._place.path.parent / relative
+        return Path(os.path.normpath(self._place.path.parent / relative))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _ROUNDS = 3
 """Times that a document is mended: a misspelt mapping can hold another, whose fields are wrong."""
+
+_NEAR = 0.95
+"""How alike a misspelt `apiVersion` is to ours; `sedge.dev/v1alpha1` is not, at 0.89."""
 
 KINDS: dict[str, type[Manifest]] = {
     "Project": Project,
@@ -144,7 +148,8 @@ def _kind(path: Path, node: Node, problems: list[Problem]) -> str | None:
 
 
 def _meant_ours(version: str) -> bool:
-    return version.lower().startswith("edgectl")
+    near = difflib.SequenceMatcher(None, version.lower(), API_VERSION).ratio() > _NEAR
+    return near or version.lower().startswith("edgectl")
 
 
 def _wrong(path: Path, node: Node, field: str, known: list[str]) -> Problem:

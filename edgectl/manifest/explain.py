@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
     from edgectl.manifest.yaml import Node, Place
 
+_OTHER_NAMES = {
+    "x86_64": "amd64", "x86-64": "amd64", "x64": "amd64", "aarch64": "arm64", "armv7": "arm",
+    "float": "FP32", "float32": "FP32", "single": "FP32", "float16": "FP16", "half": "FP16",
+    "float64": "FP64", "double": "FP64", "string": "BYTES", "str": "BYTES",
+}  # fmt: skip
+"""What others call a choice of ours."""
 _WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -96,7 +102,9 @@ def _words(detail: ErrorDetails, kind: type[Element], at: Node) -> tuple[str, st
             typed = (*location[:-2], "[key]") if is_key else location
             wrong = location[-2] if is_key else at.value
             known = choices(type_at(kind, typed))
-            return f"{_shown(at, detail)} is not one of the choices", suggest(wrong, known)
+            same = _OTHER_NAMES.get(str(wrong).lower())
+            meant = f"did you mean {same!r}?" if same in known else suggest(wrong, known)
+            return f"{_shown(at, detail)} is not one of the choices", meant
         case "too_short":
             return "must not be empty", _example(kind, location)
         case "value_error":

@@ -46,3 +46,5 @@ def file_problems(document: Document, model: Model, root: Path) -> Iterator[Prob
             yield document.problem(field, f"there is no file {path}")
         elif path.is_dir() and at != ("source",):
             yield document.problem(field, f"{path} is a directory, not a file")
+        elif not (path.is_dir() or path.is_file()):
+            yield document.problem(field, f"{path} is no regular file")

@@ -193,7 +193,8 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> _Refused:
     elif lines[line - 1][column - 1 : column] == "\t":
         return _Refused(line, column, "YAML does not allow tabs here", "indent with spaces")
     if "mapping values are not allowed" in message:
-        return _Refused(line, column, f"not YAML: {message}", "quote a text that contains ': '")
+        remedy = "quote a text that contains ': ', and begin the keys of a mapping in one column"
+        return _Refused(line, column, f"not YAML: {message}", remedy)
     return _Refused(line, column, f"not YAML: {message or error}")
 
 
@@ -273,7 +274,8 @@ class _Composer:
                 raise ValueError("no manifest needs more than 64 bits")
             return value
         except (ValueError, KeyError, IndexError):
-            self._report(line, column, f"{text[:40]!r} is not a number that fits")
+            suggestion = f"write '{text[:80]}' in quotes, if it is text"
+            self._report(line, column, f"{text[:80]!r} is not a number that fits", suggestion)
             return text
 
     def _start(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
