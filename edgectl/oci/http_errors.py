@@ -108,6 +108,12 @@ def silence_error(error: Exception, doing: str) -> EdgectlError:
     return RegistryUnavailableError(f"{doing}: {_printable(reason)}", hint=hint)
 
 
+def is_cut(error: Exception) -> bool:
+    """Whether a connection ended before anything was answered on it."""
+    cut = ConnectionResetError | ConnectionAbortedError | BrokenPipeError | ssl.SSLEOFError
+    return isinstance(_innermost(error), cut)
+
+
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Seconds of a `Retry-After` (RFC 9110, 10.2.3: seconds or a date); None if there is none."""
     if value is None:

@@ -19,6 +19,7 @@ from edgectl.errors import IntegrityError, RegistryDeniedError, RegistryUnavaila
 from edgectl.oci.auth import Authenticator
 from edgectl.oci.http_errors import (
     MAX_ERROR_BYTES,
+    is_cut,
     parse_number,
     silence_error,
     status_error,
@@ -172,24 +173,36 @@ class Client:
         return url
 
     def _sent(self, request: _Request, where: str) -> Response:
-        """Send once; raises the error of a request that gets no answer."""
-        timeout = self._access.timeout
-        data = None if request.body is None else request.body()
+        """Send once; raises the error of a request that gets no answer.
+
+        A read whose connection ends without one is sent again: the server may have closed a
+        connection that was idle just when this used it.
+        """
         try:
-            response = self._session.request(
-                request.method,
-                request.url,
-                params=request.query,
-                data=data,
-                headers=request.headers,
-                stream=True,
-                allow_redirects=False,
-                timeout=(timeout, timeout if data is None else max(timeout, _COMMIT_SECONDS)),
-                verify=True if self._access.ca_file is None else str(self._access.ca_file),
-            )
+            try:
+                response = self._exchanged(request)
+            except requests.exceptions.ConnectionError as error:
+                if request.writes or not is_cut(error):
+                    raise
+                response = self._exchanged(request)
         except _SILENCES as error:
             raise silence_error(error, where) from error
         return Response(response, request.url, where, self._access.slow_after)
+
+    def _exchanged(self, request: _Request) -> requests.Response:
+        timeout = self._access.timeout
+        data = None if request.body is None else request.body()
+        return self._session.request(
+            request.method,
+            request.url,
+            params=request.query,
+            data=data,
+            headers=request.headers,
+            stream=True,
+            allow_redirects=False,
+            timeout=(timeout, timeout if data is None else max(timeout, _COMMIT_SECONDS)),
+            verify=True if self._access.ca_file is None else str(self._access.ca_file),
+        )
 
     def _get_token(self, url: str, query: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
         doing = "getting a token"

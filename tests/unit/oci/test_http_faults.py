@@ -105,6 +105,17 @@ def test_retry_after_as_a_date(registry: Registry, repository: Repository) -> No
     assert caught.value.retry_after == pytest.approx(100, abs=30)
 
 
+def test_a_connection_that_was_closed_while_idle_is_replaced(
+    registry: Registry, repository: Repository
+) -> None:
+    push_artifact(repository, b"model", tag="1")
+    registry.inject(Hang(), times=1)
+    assert repository.resolve("1") is not None
+    registry.inject(Hang(), method="POST", times=1)
+    with pytest.raises(RegistryUnavailableError, match="closed the connection"):
+        repository.push_blob(describe(BLOB), BLOB)
+
+
 def test_a_read_only_registry_denies_writes_alone() -> None:
     with Registry() as registry:
         repository = registry.store().repository("r")
