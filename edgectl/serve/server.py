@@ -36,6 +36,8 @@ _BACKLOG = 256
 _OTHER_FILES = 128
 """Descriptors for what is no connection: models, libraries, the loop's own."""
 _MOST_FILES = 1 << 16
+_UNREAD_MILLISECONDS = 60_000
+"""How long a client may leave an answer unread before the system closes the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,9 @@ def _listen(host: str, port: int) -> socket.socket:
         raise _address_error(host, port, error) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections take it from their listener
+            timeout = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
+            listener.setsockopt(*timeout)
         listener.bind(address)
     except OSError as error:
         listener.close()
