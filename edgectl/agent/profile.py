@@ -6,6 +6,7 @@ is not for devices.
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,11 @@ def simulated_facts(profile: str) -> Facts:
         if name == profile:
             return _facts(value)
         names.append(name)
+    close = difflib.get_close_matches(profile, names, 1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
     raise ConfigError(
         f"there is no hardware profile {profile!r} to simulate",
-        hint=f"one of {', '.join(sorted(names))}, or a YAML file with a Target",
+        hint=f"{meant}there are {', '.join(sorted(names))}; a YAML file with a Target will do, too",
     )
 
 

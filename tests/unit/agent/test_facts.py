@@ -144,7 +144,8 @@ def test_simulated_jetson() -> None:
 def test_a_profile_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="no hardware profile 'raspberry'") as caught:
         simulated_facts("raspberry")
-    assert "raspberry-pi-5" in str(caught.value.hint)
+    assert "did you mean 'raspberry-pi-" in str(caught.value.hint)
+    assert "esp32-s3" in str(caught.value.hint)
 
 
 def test_profile_files(tmp_path: Path) -> None:
