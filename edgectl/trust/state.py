@@ -29,6 +29,9 @@ ROOT_FILE = "root.json"
 _SEEN_FILE = "seen-timestamp"
 _ROOT_NAME = re.compile(r"(\d+)\.root\.json")
 
+_VERSIONED_TAG = re.compile(r"(targets|snapshot)\.([0-9]{1,9})")
+"""What the registry lists is not signed: a version that no release has is not gone on from."""
+
 AnyRole = TypeVar("AnyRole", Timestamp, Snapshot, Targets)
 
 
@@ -173,9 +176,9 @@ def recovered(repository: Repository, roots: Sequence[Root], seen: int) -> State
     """
     versions: dict[str, list[int]] = {Targets.type: [], Snapshot.type: []}
     for name in repository.tags():
-        role, _, number = name.partition(".")
-        if role in versions and number.isdecimal():
-            versions[role].append(int(number))
+        match = _VERSIONED_TAG.fullmatch(name)
+        if match:
+            versions[match[1]].append(int(match[2]))
     for version in sorted(versions[Targets.type], reverse=True):
         targets = read_targets(repository, roots, version)
         if targets is not None and targets.version == version:
