@@ -6,13 +6,14 @@ at the line that names the file.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgectl.manifest.npz import read_headers
 from edgectl.manifest.problem import ManifestErrors, closest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from edgectl.manifest.model import Input, Model, Tensor
@@ -39,18 +40,21 @@ def check_data(models: Iterable[Model]) -> None:
 def data_problems(models: Iterable[Model]) -> Iterator[Problem]:
     """Data sets that are none, lack an array, or have one of another datatype or shape than the
     model declares. Files that are not there are `edgectl.manifest.files`' to tell."""
+    headers = functools.cache(read_headers)  # versions of a model often share their data
     for model in models:
         for section in ("calibration", "evaluation", "golden"):
             data = getattr(model.spec, section)
             if data is None or not (path := model.path(data.path)).is_file():
                 continue
-            for wrong in _problems(model, section, path):
+            for wrong in _problems(model, section, path, headers):
                 yield model.place.problem(("spec", section, "path"), *wrong)
 
 
-def _problems(model: Model, section: str, path: Path) -> Iterator[_Wrong]:
+def _problems(
+    model: Model, section: str, path: Path, headers: Callable[[Path], Arrays]
+) -> Iterator[_Wrong]:
     try:
-        arrays = read_headers(path)
+        arrays = headers(path)
     except OSError as error:
         yield _Wrong(f"{path} cannot be read: {error.strerror or error}", None)
         return
