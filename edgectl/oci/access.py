@@ -28,7 +28,7 @@ class Access:
     insecure: bool = False
     """Plain HTTP. TLS is on unless this is said."""
     timeout: float = 30.0
-    """Seconds without a byte before a request is given up."""
+    """Seconds to connect, then for the whole head of an answer, then for each further piece."""
     slow_after: float = 60.0
     """Seconds at under 100 B/s before a transfer is given up."""
 
