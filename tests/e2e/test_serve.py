@@ -20,6 +20,7 @@ from tests.support.server import Server, running
 from tests.support.slots import make_digits, make_slot
 
 _EDGECTL = str(Path(sys.executable).with_name("edgectl"))
+_REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "inference.md"
 _DIGITS = {
     "inputs": [
         {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [0.5] * 64},
@@ -182,6 +183,7 @@ def test_metrics_are_in_prometheus_format(tmp_path: Path) -> None:
     assert samples["process_resident_memory_bytes"] > 1e7
     for family in set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE)):
         assert page.count(f"# HELP {family} ") == page.count(f"# TYPE {family} ") == 1
+        assert f"| `{family}` |" in _REFERENCE.read_text()
 
 
 def _fails(*arguments: str) -> subprocess.CompletedProcess[str]:
