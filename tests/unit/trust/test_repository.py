@@ -162,6 +162,8 @@ def test_a_registry_that_moved_with_its_trust_directory_is_still_known(
     tmp_path: Path, directory: Path
 ) -> None:
     """A CI runner checks out elsewhere each time: what was seen must not be lost on the way."""
+    (tmp_path / "a").mkdir()
+    directory.rename(tmp_path / "a" / "trust")
     trust = opened(LayoutStore(tmp_path / "a" / "registry"), tmp_path / "a" / "trust")
     trust.init()
     (tmp_path / "a").rename(tmp_path / "b")
