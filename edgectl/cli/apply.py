@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgectl.oci.access import Access
     from edgectl.plan.compare import Selection
 
-_COLUMNS = ("model", "target", "precision", "metric", "as it came", "size", "p50", "p99")
+_COLUMNS = ("model", "target", "precision", "metric", "as it came", "size", "p50", "p99", "memory")
 
 
 @click.command()
@@ -99,7 +99,7 @@ def _show_report(report: Report) -> None:
 
 
 def _show_measured(measured: Sequence[Measurement]) -> None:
-    """A table; a latency only where it was measured on the target's architecture."""
+    """A table; latency and peak memory only where measured on the target's architecture."""
     rows = [_COLUMNS, *(_measured_row(each) for each in measured)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     click.echo("Measured:")
@@ -110,7 +110,7 @@ def _show_measured(measured: Sequence[Measurement]) -> None:
     notes = [f"measured on {', '.join(sorted(cpus))}"] if cpus else []
     if not all(map(_is_timed, measured)):
         notes.append("- is left to the warm-up of the devices")
-    click.echo(f"  Latencies: {'; '.join(notes)}")
+    click.echo(f"  Latency and memory: {'; '.join(notes)}")
     for each in measured:
         where = f"{each.model} for {each.report['target']}"
         if "arenaBytes" in each.report:
@@ -128,6 +128,7 @@ def _measured_row(measured: Measurement) -> tuple[str, ...]:
     metric = main_metric(report["metrics"])
     before = "" if metric is None else measured.baseline.get(metric, "")
     latency = [report["latency"].get(quantile) for quantile in ("p50", "p99")]
+    memory = report.get("peakMemoryBytes")
     return (
         measured.model,
         report["target"],
@@ -136,6 +137,7 @@ def _measured_row(measured: Measurement) -> tuple[str, ...]:
         f"{before:.4f}" if isinstance(before, float) else "",
         format_bytes(report["sizeBytes"]),
         *("-" if seconds is None else format_seconds(seconds) for seconds in latency),
+        "-" if memory is None else format_bytes(memory),
     )
 
 
