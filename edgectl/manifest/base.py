@@ -44,6 +44,8 @@ class Fault(NamedTuple):
     message: str
     field: tuple[str | int, ...] = ()
     """Path of the field to tell it at, from the element down."""
+    depends: tuple[str, ...] = ()
+    """Fields of the element that it follows from: nothing follows from one that is wrong."""
 
 
 TOLD_ELSEWHERE = object()

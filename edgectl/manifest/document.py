@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from edgectl.manifest.base import API_VERSION, TOLD_ELSEWHERE, Manifest
-from edgectl.manifest.explain import faults_of, problems_of
+from edgectl.manifest.explain import details_of, faults_of, problems_of
 from edgectl.manifest.fleet import Fleet
 from edgectl.manifest.mend import Mending
 from edgectl.manifest.model import Model
@@ -110,7 +110,7 @@ def _mended(
     fields under a misspelt name, and between fields."""
     mending = Mending(kind, node)
     for _ in range(_ROUNDS):
-        mending.mend(error.errors(include_url=False, include_input=False))
+        mending.mend(details_of(error, mending.node))
         place = Place(path, mending.node, mending.hides)
         try:
             manifest = kind.model_validate(mending.node.value, context=TOLD_ELSEWHERE)
@@ -118,7 +118,9 @@ def _mended(
             error = again
             problems.extend(problems_of(error, kind, place))
         else:
-            problems.extend(place.problem(*fault) for fault in faults_of(manifest))
+            for at, fault in faults_of(manifest):
+                if not any(mending.is_blind((*at, name)) for name in fault.depends):
+                    problems.append(place.problem((*at, *fault.field), fault.message))
             return manifest, place
     return None, place
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from edgectl.manifest.base import FORMS, Element
-from edgectl.manifest.fields import choices, fields_of, type_at
+from edgectl.manifest.fields import choices, fields_of, meant_choice, type_at
 from edgectl.manifest.problem import Problem, closest, suggest
 from edgectl.manifest.yaml import MAX_PROBLEMS, kind_of
 
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
+    from edgectl.manifest.base import Fault
     from edgectl.manifest.yaml import Node, Place
 
-_OTHER_NAMES = {
-    "x86_64": "amd64", "x86-64": "amd64", "x64": "amd64", "aarch64": "arm64", "armv7": "arm",
-    "float": "FP32", "float32": "FP32", "single": "FP32", "float16": "FP16", "half": "FP16",
-    "float64": "FP64", "double": "FP64", "string": "BYTES", "str": "BYTES",
-}  # fmt: skip
-"""What others call a choice of ours."""
 _WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -39,14 +34,10 @@ _WANTED = {
 def problems_of(error: ValidationError, kind: type[Element], place: Place) -> Iterator[Problem]:
     """A problem for each thing that pydantic refused, at most `MAX_PROBLEMS`."""
     node = place.node
-    found = error.errors(include_url=False, include_input=False)
+    found = details_of(error, node)
     meant = {_meant(kind, each["loc"]) for each in found if each["type"] == "extra_forbidden"}
     details = [
-        detail
-        for detail in found
-        # pydantic calls a list too short also where it is its items that are wrong
-        if not (detail["type"] == "too_short" and node.find(detail["loc"]).children)
-        and not (detail["type"] == "missing" and detail["loc"] in meant)
+        detail for detail in found if not (detail["type"] == "missing" and detail["loc"] in meant)
     ]
     for detail in islice(details, MAX_PROBLEMS):
         if detail["type"] == "faults":
@@ -58,16 +49,27 @@ def problems_of(error: ValidationError, kind: type[Element], place: Place) -> It
         yield place.problem((), f"has {len(details) - MAX_PROBLEMS} more problems")
 
 
+def details_of(error: ValidationError, node: Node) -> list[ErrorDetails]:
+    """What pydantic refused, but for lists that it calls too short where their items are wrong."""
+    return [
+        detail
+        for detail in error.errors(include_url=False, include_input=False)
+        if not (detail["type"] == "too_short" and node.find(detail["loc"]).children)
+    ]
+
+
 def _meant(kind: type[Element], unknown: tuple[Any, ...]) -> tuple[Any, ...]:
     """The field that a misspelt one must mean: it is not missing as well."""
     return (*unknown[:-1], closest(unknown[-1], fields_of(type_at(kind, unknown[:-1]))))
 
 
-def faults_of(value: object, at: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, str]]:
-    """What is wrong between the fields of each element of a manifest: field and message."""
+def faults_of(
+    value: object, at: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Fault]]:
+    """What is wrong between the fields of each element of a manifest, with the element's path."""
     if isinstance(value, Element):
         for fault in value.faults():
-            yield (*at, *fault.field), fault.message
+            yield at, fault
         for name, info in type(value).model_fields.items():
             yield from faults_of(getattr(value, name), (*at, info.alias or name))
     elif isinstance(value, tuple | dict):
@@ -102,9 +104,9 @@ def _words(detail: ErrorDetails, kind: type[Element], at: Node) -> tuple[str, st
             typed = (*location[:-2], "[key]") if is_key else location
             wrong = location[-2] if is_key else at.value
             known = choices(type_at(kind, typed))
-            same = _OTHER_NAMES.get(str(wrong).lower())
-            meant = f"did you mean {same!r}?" if same in known else suggest(wrong, known)
-            return f"{_shown(at, detail)} is not one of the choices", meant
+            meant = meant_choice(wrong, known)
+            suggestion = f"did you mean {meant!r}?" if meant else suggest(wrong, known)
+            return f"{_shown(at, detail)} is not one of the choices", suggestion
         case "too_short":
             return "must not be empty", _example(kind, location)
         case "value_error":

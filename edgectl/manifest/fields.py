@@ -6,11 +6,20 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from edgectl.manifest.base import Element
+from edgectl.manifest.problem import closest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic.fields import FieldInfo
+
+
+_OTHER_NAMES = {
+    "x86_64": "amd64", "x86-64": "amd64", "x64": "amd64", "aarch64": "arm64", "armv7": "arm",
+    "float": "FP32", "float32": "FP32", "single": "FP32", "float16": "FP16", "half": "FP16",
+    "float64": "FP64", "double": "FP64", "string": "BYTES", "str": "BYTES",
+}  # fmt: skip
+"""What others call a choice of ours."""
 
 
 def fields_of(element: type[Element]) -> dict[str, FieldInfo]:
@@ -41,6 +50,12 @@ def plain(annotation: Any) -> Any:
 def choices(annotation: Any) -> tuple[str, ...]:
     """The values of a Literal; empty for every other type."""
     return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
+
+
+def meant_choice(wrong: object, known: Sequence[str]) -> str | None:
+    """The choice that somebody misspelt, or called by another name."""
+    same = _OTHER_NAMES.get(str(wrong).lower())
+    return same if same in known else closest(wrong, known)
 
 
 def _step(current: Any, part: str | int) -> Any:

@@ -43,7 +43,8 @@ class _Reading:
     documents: list[Document] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unread: set[Path] = field(default_factory=set)
-    """Files that are not YAML to their end: what they define is not known."""
+    """Files that are not YAML to their end, and directories that are not there: what they define is
+    not known."""
     lost: set[str] = field(default_factory=set)
     """Names of manifests of a kind that is not known."""
 
@@ -84,7 +85,7 @@ def load_project(
             reading.read(path)
     own = {document.name for document in reading.documents if document.kind == "Target"}
     profiles = _shipped_profiles(own, reading)
-    reading.problems += _identity_problems(reading.documents, project_file)
+    reading.problems += list(_identity_problems(reading, project_file))
     everything = [*reading.documents, *profiles]
     names = names_of(everything, lost=reading.lost, unread=len(reading.unread))
     reading.problems += reference_problems(everything, names)
@@ -117,7 +118,7 @@ def load_project_file(root: Path) -> ManifestSet:
     Raises ManifestErrors with everything wrong in it.
     """
     reading = _read_project_file(root / PROJECT_FILE)
-    reading.problems += _identity_problems(reading.documents, root / PROJECT_FILE)
+    reading.problems += list(_identity_problems(reading, root / PROJECT_FILE))
     if reading.problems:
         raise ManifestErrors(each for each in reading.problems if not each.of_guess)
     return ManifestSet(root, next(reading.of(Project)), {}, {}, {})
@@ -153,6 +154,7 @@ def _manifest_files(root: Path, reading: _Reading) -> list[Path]:
         at = (*searched, number)
         if not directory.is_dir():
             reading.problems.append(document.problem(at, f"there is no directory {directory}"))
+            reading.unread.add(directory)
         elif not _inside(directory, root):
             reading.problems.append(document.problem(at, "leads out of the project"))
         else:
@@ -188,8 +190,9 @@ def _shipped_profiles(own: set[str | None], reading: _Reading) -> list[Document]
     return shipped.documents
 
 
-def _identity_problems(documents: list[Document], project_file: Path) -> Iterator[Problem]:
+def _identity_problems(reading: _Reading, project_file: Path) -> Iterator[Problem]:
     """Two manifests of one identity, and not exactly one Project."""
+    documents = reading.documents
     first: dict[tuple[str | None, ...], Document] = {}
     for document in documents:
         if document.kind == "Project":
@@ -207,7 +210,8 @@ def _identity_problems(documents: list[Document], project_file: Path) -> Iterato
         known = first.setdefault(identity, document)
         if known is not document:
             yield document.problem(("metadata", "name"), f"{what} at {known.place.origin}")
-    if ("Project",) not in first:
+    is_wrong = any(problem.path == project_file for problem in reading.problems)
+    if ("Project",) not in first and not is_wrong:
         yield Problem(
             project_file, 1, 1, "has no document of kind Project", suggestion=suggest(None, [])
         )

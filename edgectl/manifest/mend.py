@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgectl.manifest.base import Element
-from edgectl.manifest.fields import choices, fields_of, type_at
+from edgectl.manifest.fields import choices, fields_of, meant_choice, type_at
 from edgectl.manifest.problem import closest
 from edgectl.manifest.yaml import Node
 
@@ -30,6 +30,8 @@ class Mending:
         """With the positions of what is written, also of a field under its right name."""
         self.touched: set[Path] = set()
         """What was guessed, or left out."""
+        self._blind: set[Path] = set()
+        """What of that can be anything."""
 
     def mend(self, details: Iterable[ErrorDetails]) -> None:
         """Change each place that pydantic refused."""
@@ -52,6 +54,10 @@ class Mending:
             for touched in self.touched
         )
 
+    def is_blind(self, field: Path) -> bool:
+        """Whether a field, or some of it, can be anything: nothing follows from what it is."""
+        return any(blind[: len(field)] == field for blind in self._blind)
+
     def _has(self, location: Path) -> bool:
         parent = _at(self.node, location[:-1])
         return parent is not None and location[-1] in parent.children
@@ -71,6 +77,7 @@ class Mending:
 
     def _leave_out(self, location: Path) -> None:
         self.touched.add(location)
+        self._blind.add(location)
         parent = _at(self.node, location[:-1])
         if parent is not None:
             rest = {key: node for key, node in parent.children.items() if key != location[-1]}
@@ -82,20 +89,17 @@ class Mending:
         if parent is None:
             return
         written = parent.children.get(location[-1], parent)
-        value = self._choice(location, written.value)
+        known = choices(type_at(self.kind, location))
+        value: Any = meant_choice(written.value, known) if known else None
         if value is None:
-            value = self._example(location)
+            self._blind.add(location)
+            value = next(iter(known), None) or self._example(location)
         guess = _node(value, written.line, written.column)
         keys = parent.keys
         if isinstance(location[-1], str):
             keys = {location[-1]: (parent.line, parent.column), **keys}
         made = _with(parent, {**parent.children, location[-1]: guess})
         self._put(location[:-1], replace(made, keys=keys))
-
-    def _choice(self, location: Path, wrong: object) -> str | None:
-        """The choice that a misspelt one must mean, or any."""
-        known = choices(type_at(self.kind, location))
-        return closest(wrong, known) or next(iter(known), None)
 
     def _example(self, location: Path) -> Any:
         """The field's own example; of an item of a list or mapping, one of its."""

@@ -358,15 +358,15 @@ class ModelSpec(Element):
         """Gates without data; two tensors of one name; data that is used twice."""
         if self.calibration and self.evaluation and self.calibration.path == self.evaluation.path:
             fault = "is the calibration data too: a model is not measured on what it was fit to"
-            yield Fault(fault, ("evaluation", "path"))
+            yield Fault(fault, ("evaluation", "path"), ("calibration",))
         if self.gates and self.evaluation is None:
-            yield Fault("need evaluation data to be measured on", ("gates",))
+            yield Fault("need evaluation data to be measured on", ("gates",), ("evaluation",))
         own = tuple(self.evaluation.metrics) if self.evaluation else ()
         known = (*metrics_of(self.task), *own)
         for metric in self.gates:
             if metric not in known:
                 fault = f"is no metric of {self.task} ({suggest(metric, known)})"
-                yield Fault(fault, ("gates", metric))
+                yield Fault(fault, ("gates", metric), ("task", "evaluation"))
             elif metric not in (*UNBOUNDED, *own):
                 yield from _percentages(metric, self.gates[metric])
         seen: set[str] = set()
@@ -389,7 +389,7 @@ def _percentages(metric: str, gate: Gate) -> Iterator[Fault]:
         if limit is not None and limit > 1:
             meant = f"write {limit / 100:g}" if limit <= 100 else "it is at most 1"
             fault = f"{metric} is a share from 0 to 1, which {limit:g} is not: {meant}"
-            yield Fault(fault, ("gates", metric, to_camel(field)))
+            yield Fault(fault, ("gates", metric, to_camel(field)), ("evaluation",))
 
 
 def _canonical(spec: TensorSpec) -> TensorSpec:

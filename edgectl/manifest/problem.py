@@ -87,7 +87,11 @@ class SourceErrors(SourceError):  # noqa: N818 - it holds several
 
 def _told(problems: Iterable[Problem]) -> tuple[tuple[Problem, ...], str]:
     """Problems, each once and in order, and how many there are."""
-    told = tuple(sorted(set(problems), key=_order))
+    by_place = {  # of an alias, what is wrong at its anchor is wrong at several fields
+        (each.path, each.line, each.column, each.message, each.field.rpartition(".")[2]): each
+        for each in sorted(problems, key=_order, reverse=True)
+    }
+    told = tuple(sorted(by_place.values(), key=_order))
     return told, "1 problem" if len(told) == 1 else f"{len(told)} problems"
 
 

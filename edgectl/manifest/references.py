@@ -101,6 +101,8 @@ def _unknown_models(document: Document, fleet: Fleet, names: Names) -> Iterator[
                 suggest(model.version, names.models[model.name]),
             )
     in_fleet = {model.name for model in fleet.spec.models}
+    if document.place.is_guess(("spec", "models")) or not in_fleet <= known:
+        return
     for number, ring in enumerate(fleet.spec.rings):
         for model_name in ring.soak.min_accuracy:
             if model_name not in in_fleet:

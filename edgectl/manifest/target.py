@@ -283,20 +283,25 @@ class TargetSpec(Element):
     def faults(self) -> Iterator[Fault]:
         """int8 in no form; limits that the hardware is itself below."""
         if "int8" in self.precisions and self.quantization is None:
-            yield Fault("has int8, so quantization must say in which form", ("precisions",))
+            fault = "has int8, so quantization must say in which form"
+            yield Fault(fault, ("precisions",), ("quantization",))
         limits = self.constraints
         if limits.peak_memory is not None and limits.peak_memory > self.memory:
-            yield Fault("is more than the hardware has", ("constraints", "peakMemory"))
+            yield _too_much("peakMemory", of="memory")
         for field in ("model_size", "storage"):
             limit = getattr(limits, field)
             if limit is not None and limit > self.storage:
-                yield Fault("is more than the hardware has", ("constraints", to_camel(field)))
+                yield _too_much(to_camel(field), of="storage")
         if limits.arena is not None and limits.arena > self.memory:
-            yield Fault("is more than the hardware has", ("constraints", "arena"))
+            yield _too_much("arena", of="memory")
         if "source" in self.precisions:
             yield Fault("source is for a Model's optimize.precision alone", ("precisions",))
         if self.power is not None and self.power.typical > self.power.max:
-            yield Fault("is more than power.max", ("power", "typical"))
+            yield Fault("is more than power.max", ("power", "typical"), ("power",))
+
+
+def _too_much(constraint: str, *, of: str) -> Fault:
+    return Fault("is more than the hardware has", ("constraints", constraint), (of,))
 
 
 class Target(Manifest):
