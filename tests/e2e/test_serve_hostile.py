@@ -219,7 +219,7 @@ def test_client_that_goes_away_is_forgotten(server: Server) -> None:
 
 def test_connections_without_end_leave_room_for_models(tmp_path: Path) -> None:
     slots = [make_slot(tmp_path, version) for version in ("1.1.0", "1.0.0")]
-    with running("--state", str(tmp_path), open_files=128) as server, ExitStack() as held:
+    with running("--state", str(tmp_path), open_files=700) as server, ExitStack() as held:
         server.wait_ready()
         ours = held.enter_context(closing(server.connect()))
 
@@ -229,7 +229,7 @@ def test_connections_without_end_leave_room_for_models(tmp_path: Path) -> None:
 
         assert status()["slot"] == slots[1].hex
         host, port = server.address.split(":")
-        for _ in range(200):
+        for _ in range(800):
             connection = socket.create_connection((host, int(port)), timeout=30)
             held.enter_context(connection)
         assert connection.recv(100).startswith(b"HTTP/1.1 503 Service Unavailable")
