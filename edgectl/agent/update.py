@@ -74,7 +74,7 @@ def adopt(device: Device, reason: str) -> None:
     if current is None and not remember:
         return  # a new device
     if current is None or device.slots.is_committed(current) or previous in {None, current}:
-        message = f"{reason}: goes on with what serves"
+        message = f"{reason}: goes on with what is on disk"
         device.memory.enter(Operation(slot=current), message=message, remember=remember)
         return
     error = failure.InterruptedUpdateError(f"{reason} while a new slot was on probation")
