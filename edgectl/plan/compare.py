@@ -220,7 +220,7 @@ def _fleet_change(
         left_out = ", ".join(":".join(key) for key in missing)
         if not missing:
             left_out = f"other targets of {', '.join(':'.join(key) for key in partial)}"
-        reason = f"not released by this selection, which leaves out {left_out}"
+        reason = f"the selection leaves out {left_out}, and fleets are released whole"
         idle = all(change.action is Action.UNCHANGED for change in models.values())
         is_good = idle or (not pending and _runs(release, fleet))
         action = Action.UNCHANGED if is_good else Action.BLOCKED

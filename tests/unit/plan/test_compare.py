@@ -242,7 +242,7 @@ def test_what_is_selected_and_built_is_no_change_though_its_fleet_waits() -> Non
     (waiting,) = plan.fleets
     assert waiting.action is Action.UNCHANGED
     assert waiting.reasons == (
-        "not released by this selection, which leaves out other targets of digits:1.0.0",
+        "the selection leaves out other targets of digits:1.0.0, and fleets are released whole",
     )
 
 
