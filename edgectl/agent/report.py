@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl.agent.device import is_stale
 from edgectl.agent.machine import State
-from edgectl.agent.state import PollRecord, StateStore
+from edgectl.agent.state import FILE, PollRecord, StateStore
 from edgectl.errors import IntegrityError, StorageError
 from edgectl.serve.slot import read_link, read_slot, slot_path
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgectl.serve.slot import Link
 
 _HISTORY = 20
+_DAMAGED = "the state database cannot be read; the next poll makes it anew from the slots"
 
 
 def status(config: DeviceConfig) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def _described(config: DeviceConfig, memory: StateStore | None) -> dict[str, Any
         "attempts": poll.attempts,
         "nextAttempt": _time(poll.not_before),
         "error": poll.error or None,
+        "problem": _DAMAGED if memory is None and (config.state / FILE).exists() else None,
         "updating": None if operation is None or written == State.IDLE else _text(operation.slot),
         "warmup": None if memory is None else memory.record("warmup"),
         "failed": [] if memory is None else [

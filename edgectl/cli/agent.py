@@ -103,6 +103,8 @@ def _status_text(value: dict[str, Any]) -> str:
         f"before      {_slot_text(value['previous'])}",
         f"last poll   {value['polled'] or 'never'}",
     ]
+    if value["problem"]:
+        lines.append(f"problem     {value['problem']}")
     if value["error"]:
         lines.append(f"last error  {value['error']['code']}: {value['error']['message']}")
         if value["error"]["hint"]:
