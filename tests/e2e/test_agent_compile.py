@@ -38,6 +38,8 @@ RECIPE = Recipe("fp32", batch=Batch(1, 1, 4)).to_bytes()
 class TensorRtFleet(Fleet):
     """Publishes models for TensorRT: ONNX with a recipe."""
 
+    engines_are_known = False
+
     def _push(
         self, repository: Repository, name: str, version: str, options: ModelOptions
     ) -> Entry:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edgectl.agent.config import load
+from edgectl.agent.probe import installation, probe
+from edgectl.agent.state import FILE, StateStore
 from edgectl.build.modelpack import Entry, Package, Variant, model_index, pack
 from edgectl.engine.signature import ModelSignature, TensorSpec
 from edgectl.oci.descriptor import OCI_MANIFEST, Descriptor, Platform
@@ -133,6 +137,9 @@ def write_samples(directory: Path, count: int = 6) -> Path:
 class Fleet:
     """An operator's side: publishes models and releases into a store."""
 
+    engines_are_known = True
+    """Whether its devices have asked the installed engines already, which takes seconds."""
+
     def __init__(self, directory: Path, store: Store, *, expiry: Expiry | None = None) -> None:
         self.directory = directory
         self.store = store
@@ -194,6 +201,8 @@ class Fleet:
         } | changes
         file = directory / "device.yaml"
         file.write_text(json.dumps({k: v for k, v in value.items() if v is not None}))
+        if self.engines_are_known and value["state"] is not None:
+            _remember_engines(directory / value["state"])
         return file
 
     def config(self, name: str = "device-1", **changes: Any) -> DeviceConfig:
@@ -208,6 +217,21 @@ class Fleet:
             repository.push_blob(blob, package.blobs.get(blob.digest) or files[str(blob.digest)])
         repository.push_manifest(package.manifest.to_bytes(), OCI_MANIFEST)
         return Entry(package.manifest, options.platform)
+
+
+def _remember_engines(state: Path) -> None:
+    """Give a new device the memory of one that has found out what its engines are."""
+    if (state / FILE).exists():
+        return
+    state.mkdir(parents=True, exist_ok=True)
+    opened, _ = StateStore.open(state)
+    with closing(opened) as memory:
+        memory.save_record("engines", _engines(installation()))
+
+
+@cache
+def _engines(_installation: str) -> dict[str, Any]:
+    return probe().to_json()
 
 
 def variant_of(name: str, version: str, options: ModelOptions) -> Variant:
