@@ -17,7 +17,7 @@ from edgectl.manifest.problem import Problem, suggest
 from edgectl.manifest.project import Project
 from edgectl.manifest.target import Target
 from edgectl.manifest.transforms import transform_faults
-from edgectl.manifest.yaml import Place
+from edgectl.manifest.yaml import MAX_PROBLEMS, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,8 +109,12 @@ def _mended(
     """The manifest with guesses for what is wrong, and the problems that come to light so: in
     fields under a misspelt name, and between fields."""
     mending = Mending(kind, node)
+    place = Place(path, node)
     for _ in range(_ROUNDS):
-        mending.mend(details_of(error, mending.node))
+        details = details_of(error, mending.node)
+        if len(details) > MAX_PROBLEMS:
+            break
+        mending.mend(details)
         place = Place(path, mending.node, mending.hides)
         try:
             manifest = kind.model_validate(mending.node.value, context=TOLD_ELSEWHERE)

@@ -35,7 +35,8 @@ def problems_of(error: ValidationError, kind: type[Element], place: Place) -> It
     """A problem for each thing that pydantic refused, at most `MAX_PROBLEMS`."""
     node = place.node
     found = details_of(error, node)
-    meant = {_meant(kind, each["loc"]) for each in found if each["type"] == "extra_forbidden"}
+    unknown = (each["loc"] for each in found if each["type"] == "extra_forbidden")
+    meant = {_meant(kind, location) for location in islice(unknown, MAX_PROBLEMS)}
     details = [
         detail for detail in found if not (detail["type"] == "missing" and detail["loc"] in meant)
     ]

@@ -7,6 +7,7 @@ import pytest
 from edgectl.manifest.formats import SourceFormats
 from edgectl.manifest.load import load_project
 from edgectl.manifest.problem import ManifestErrors
+from edgectl.manifest.yaml import MAX_PROBLEMS
 from edgectl.manifest.profiles import profile_files
 from tests.unit.manifest.projects import BASE_MODEL, PROJECT, make_project
 
@@ -170,6 +171,14 @@ def test_what_does_not_run_on_a_target_is_told_once_for_all_targets(project: Pat
             "no precision 'int4' (known: fp32, int8)"
         ),
     ]
+
+
+def test_a_document_with_very_many_wrong_fields_is_given_up(project: Path) -> None:
+    fields = "".join(f"  unknown{number}: 1\n" for number in range(150))
+    (project / "base.yaml").write_text(BASE_MODEL.replace("onnx, path", "caffe, path") + fields)
+    said = problems(project, FORMATS)
+    assert len(said) == MAX_PROBLEMS + 1
+    assert said[0] == "base.yaml:1:1: has 50 more problems"
 
 
 def test_two_manifests_of_one_identity_name_both_places(project: Path) -> None:
