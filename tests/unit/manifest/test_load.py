@@ -7,8 +7,8 @@ import pytest
 from edgectl.manifest.formats import SourceFormats
 from edgectl.manifest.load import load_project
 from edgectl.manifest.problem import ManifestErrors
-from edgectl.manifest.yaml import MAX_PROBLEMS
 from edgectl.manifest.profiles import profile_files
+from edgectl.manifest.yaml import MAX_PROBLEMS
 from tests.unit.manifest.projects import BASE_MODEL, PROJECT, make_project
 
 FLEET = """\
