@@ -13,7 +13,7 @@ from edgectl.build.process import CancelledError
 from edgectl.digest import Digest
 from edgectl.errors import NotFoundError, RegistryDeniedError, SourceError
 from edgectl.oci.access import Access, open_store
-from edgectl.oci.descriptor import Manifest, parse_manifest
+from edgectl.oci.descriptor import TITLE, Manifest, parse_manifest
 from edgectl.oci.filesystem import partial_path
 from edgectl.oci.reference import Reference
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from edgectl.oci.store import Repository
 
 _CHUNK_BYTES = 1 << 20
-_TITLE = "org.opencontainers.image.title"
 MAX_SOURCE_BYTES = 16 << 30
 
 
@@ -149,7 +148,7 @@ class Inputs:
             self._write(path, repository.read_blob(manifest.layers[0]), reference)
             return
         for layer in manifest.layers:
-            target = path / _confined(layer.annotations.get(_TITLE, ""), reference)
+            target = path / _confined(layer.annotations.get(TITLE, ""), reference)
             target.parent.mkdir(parents=True, exist_ok=True)
             self._write(target, repository.read_blob(layer), reference)
 

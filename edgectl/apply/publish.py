@@ -13,7 +13,7 @@ from edgectl.build.card import model_card
 from edgectl.digest import Digest, canonical_json
 from edgectl.engine.signature import ModelSignature
 from edgectl.errors import IntegrityError
-from edgectl.oci.descriptor import Descriptor, Manifest, Platform, parse_manifest
+from edgectl.oci.descriptor import TITLE, VERSION, Descriptor, Manifest, Platform, parse_manifest
 from edgectl.oci.image import Variant, assemble_model_image, push_image
 from edgectl.plan.observed import APPLIED_TYPE, PARTIAL, Applied, applied_tag
 from edgectl.plan.step import StepKind
@@ -135,8 +135,8 @@ def image(run: Executor, step: Step, outcomes: Outcomes) -> Descriptor:
     name, version = step.params["name"], step.params["version"]
     images = run.store.repository(step.repository)
     titles = {
-        "org.opencontainers.image.title": name,
-        "org.opencontainers.image.version": version,
+        TITLE: name,
+        VERSION: version,
     }
     with run.scratch() as directory:
         made = assemble_model_image(name, variants, directory, annotations=titles)

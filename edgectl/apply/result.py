@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgectl.digest import Digest, canonical_json
 from edgectl.errors import NotFoundError, SignatureError
-from edgectl.oci.descriptor import Descriptor, Index, Manifest, parse_manifest
+from edgectl.oci.descriptor import TITLE, Descriptor, Index, Manifest, parse_manifest
 from edgectl.trust import signature
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ STEP_TYPE = "application/vnd.edgectl.step.v1+json"
 STEP_KEY = "dev.edgectl.step"
 """Annotation of a record: the key of the step that it is of."""
 _FILE_TYPE = "application/octet-stream"
-_TITLE = "org.opencontainers.image.title"
 _MAX_RECORD_BYTES = 4 << 20
 
 
@@ -89,7 +88,7 @@ def _read(repository: Repository, found: Descriptor, record: Manifest | Index) -
     metadata = _facts(repository, record.config)
     if metadata is None:
         return None
-    files = {layer.annotations.get(_TITLE, ""): layer for layer in record.layers}
+    files = {layer.annotations.get(TITLE, ""): layer for layer in record.layers}
     return StepResult(found, files, metadata)
 
 
@@ -114,7 +113,7 @@ def save_files(
     files = {}
     for role, path in sorted(outputs.items()):
         files[role] = Descriptor(
-            _FILE_TYPE, Digest.of_file(path), path.stat().st_size, {_TITLE: role}
+            _FILE_TYPE, Digest.of_file(path), path.stat().st_size, {TITLE: role}
         )
         repository.push_blob(files[role], path)
     facts = canonical_json(dict(metadata))

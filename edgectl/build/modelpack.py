@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgectl.digest import Digest, canonical_json
 from edgectl.engine.session import MODEL_FILES
 from edgectl.engine.transforms import encoded_kind
-from edgectl.oci.descriptor import Descriptor, Index, Manifest, Platform
+from edgectl.oci.descriptor import TITLE, VERSION, Descriptor, Index, Manifest, Platform
 from edgectl.oci.image import Image, Layer, MultiArchImage, build_image
 
 if TYPE_CHECKING:
@@ -52,8 +52,6 @@ class Variant:
     """What a device must have, without the size, which packaging adds."""
     description: str = ""
     license: str = ""
-    parameters: int = 0
-    """Number of weights; 0 if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,6 @@ class Entry:
             self.manifest.to_bytes(),
             self.manifest.media_type,
             annotations=self.manifest.annotations,
-            artifact_type=MANIFEST_TYPE,
             platform=self.platform,
         )
 
@@ -136,8 +133,8 @@ def model_index(name: str, version: str, entries: Iterable[Entry]) -> MultiArchI
     """
     ordered = sorted(entries, key=lambda entry: entry.target)
     titles = {
-        "org.opencontainers.image.title": name,
-        "org.opencontainers.image.version": version,
+        TITLE: name,
+        VERSION: version,
     }
     platforms = sorted({entry.platform for entry in ordered}, key=str)
     overviews = tuple(
@@ -178,7 +175,7 @@ def _layer(file: Descriptor, media_type: str, path: str) -> Descriptor:
     return replace(
         file,
         media_type=media_type,
-        annotations={FILEPATH: path},
+        annotations={FILEPATH: path, TITLE: path},
         artifact_type=None,
         platform=None,
     )
@@ -216,17 +213,8 @@ def _config(variant: Variant, layers: tuple[Descriptor, ...]) -> dict[str, Any]:
     }
     if variant.precision == "int8":
         config["quantization"] = "static-qdq" if _FORMATS[engine] == "onnx" else "int8"
-    if variant.parameters:
-        config["paramSize"] = param_size(variant.parameters)
     return {
         "descriptor": descriptor,
         "config": config,
         "modelfs": {"type": "layers", "diffIds": [str(layer.digest) for layer in layers]},
     }
-
-
-def param_size(count: int) -> str:
-    """`9804` as `9.8K` (docs/config.md, `paramSize`: at most one decimal, one scale letter)."""
-    scales = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
-    scale, letter = next((pair for pair in scales if count >= pair[0]), (1e3, "K"))
-    return f"{count / scale:.1f}{letter}"

@@ -34,6 +34,7 @@ REVISION: dict[StepKind, int] = dict.fromkeys(StepKind, 1) | {
     StepKind.OPTIMIZE: 2,
     StepKind.COMPILE: 2,
     StepKind.EVALUATE: 2,
+    StepKind.PACKAGE: 2,
     StepKind.INDEX: 2,
     StepKind.ATTEST: 2,
 }

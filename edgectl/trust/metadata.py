@@ -25,6 +25,7 @@ from edgectl.errors import (
 from edgectl.oci.descriptor import (
     EMPTY_CONFIG,
     OCI_MANIFEST,
+    TITLE,
     Descriptor,
     Manifest,
     parse_manifest,
@@ -44,7 +45,6 @@ METADATA_TYPE = "application/vnd.edgectl.tuf.metadata.v1+json"
 FLEET_TYPE = "application/vnd.edgectl.fleet.v1+json"
 TARGETS_TAG = "dev.edgectl.trust.targets"
 """Annotation of `timestamp`: the tag of the targets it leads to. A hint, never trusted."""
-_TITLE = "org.opencontainers.image.title"
 
 _LIMITS = UpdaterConfig()
 MAX_BYTES: Mapping[str, int] = {
@@ -111,7 +111,7 @@ def push(
     if "." in tag:
         role, _, version = tag.partition(".")
         name = f"{version}.{role}.json"
-    layer = Descriptor.of(data, METADATA_TYPE, annotations={_TITLE: name})
+    layer = Descriptor.of(data, METADATA_TYPE, annotations={TITLE: name})
     manifest = Manifest(
         config=EMPTY_CONFIG,
         layers=(layer, *documents),
@@ -129,7 +129,7 @@ def document(target: TargetFile) -> Descriptor:
         digest = Digest(target.hashes["sha256"])
     except (KeyError, ValueError) as error:
         raise TrustError(f"{target.path} has no sha256 in the release metadata") from error
-    return Descriptor(FLEET_TYPE, digest, target.length, {_TITLE: target.path})
+    return Descriptor(FLEET_TYPE, digest, target.length, {TITLE: target.path})
 
 
 def documents(targets: Targets) -> list[Descriptor]:

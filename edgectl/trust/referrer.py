@@ -12,6 +12,7 @@ from edgectl.errors import SignatureError
 from edgectl.oci.descriptor import (
     EMPTY_CONFIG,
     OCI_MANIFEST,
+    TITLE,
     Descriptor,
     Index,
     Manifest,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _CONTENT = "dev.sigstore.bundle.content"
 _PREDICATE_TYPE = "dev.sigstore.bundle.predicateType"
-_TITLE = "org.opencontainers.image.title"
 MAX_REFERRERS = 256
 """Most bundles of one artifact that are read: whoever can push could attach any number."""
 
@@ -36,7 +36,7 @@ def attach(
 ) -> Descriptor:
     """Push a bundle as a referrer of `subject`; returns the referrer's descriptor."""
     layer = Descriptor.of(bundle, BUNDLE_TYPE)
-    title = {_TITLE: f"sha256-{layer.digest.hex}.sigstore.json"}
+    title = {TITLE: f"sha256-{layer.digest.hex}.sigstore.json"}
     manifest = Manifest(
         config=EMPTY_CONFIG,
         layers=(Descriptor(layer.media_type, layer.digest, layer.size, title),),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgectl.errors import IntegrityError, NotFoundError, SignatureError
-from edgectl.oci.descriptor import Descriptor, Index, parse_manifest
+from edgectl.oci.descriptor import TITLE, Descriptor, Index, parse_manifest
 from edgectl.oci.verify import check_bytes
 from edgectl.trust import referrer, signature
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgectl.oci.store import Repository
     from edgectl.trust.keys import PrivateKey, PublicKey
 
-_TITLES = ("org.cncf.model.filepath", "org.opencontainers.image.title")
+_TITLES = ("org.cncf.model.filepath", TITLE)
 _MAX_DEPTH = 4
 """An index may list indexes; nothing real goes deeper, and a hostile one could go on for ever."""
 

@@ -110,6 +110,20 @@ def test_skopeo_shows_the_labels_and_files_of_a_platform(demo: tuple[Path, str])
     assert len(told["Layers"]) > 4
 
 
+def test_skopeo_copies_a_model_with_its_digest(demo: tuple[Path, str], tmp_path: Path) -> None:
+    source = f"{demo[0] / 'registry'}/models/digits"
+    command = ["skopeo", "copy", "--all", "--preserve-digests"]
+    copy = tmp_path / "copy"
+    subprocess.run([*command, f"oci:{source}:1.0.0", f"oci:{copy}:1.0.0"], check=True)
+    told = [
+        subprocess.run(
+            ["skopeo", "inspect", "--raw", f"oci:{layout}:1.0.0"], capture_output=True, check=True
+        ).stdout
+        for layout in (source, copy)
+    ]
+    assert told[0] == told[1]
+
+
 def test_verify_names_every_blob_that_lost_a_byte(demo: tuple[Path, str]) -> None:
     state, _ = demo
     command = [

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GOLDEN = {
-    StepKind.PACKAGE: (1, "f8e5c29fa117229637da30864958af08bd3402abf02d536a80731220ea7554bf"),
-    StepKind.INDEX: (2, "a9c9f1463881b17f7168a8eaefcf5624044e1eefc213e74fdfbaebf9174e6b2f"),
+    StepKind.PACKAGE: (2, "a48f8c2a906c1caa56b9fe1edc630b5b79ce703f1176cde431bbbc74758dbe3e"),
+    StepKind.INDEX: (2, "bb487ad655f181433c5a34ecd35506219eafcb81d46fdc8988c9c2472944ad49"),
     StepKind.IMAGE: (1, "50c121c2db299e045093275a546e1e4a456c7cc3f459b26908a07adf5e1f3a9f"),
     StepKind.ATTEST: (2, "a9e043a4441cae82ccaf515694d2b1a819053a9b64674f5e2dd246757706f352"),
 }

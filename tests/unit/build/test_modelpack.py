@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from edgectl.build import modelpack
-from edgectl.build.modelpack import FILEPATH, MANIFEST_TYPE, Entry, Package, Variant, pack
+from edgectl.build.modelpack import FILEPATH, Entry, Package, Variant, pack
 from edgectl.digest import Digest
 from edgectl.engine.signature import ModelSignature, TensorSpec
 from edgectl.oci.descriptor import OCI_INDEX, Descriptor, Index, Manifest, Platform, parse_manifest
@@ -37,7 +37,6 @@ VARIANT = Variant(
     requires={"family": "raspberry-pi", "latency": 0.02},
     description="Reads digits.",
     license="Apache-2.0",
-    parameters=9804,
 )
 
 
@@ -61,7 +60,10 @@ def test_the_layers_are_raw_files_with_their_paths(package: Package) -> None:
         ("README.md", "application/vnd.cncf.model.doc.v1.raw"),
     ]
     assert package.manifest.layers[0].digest == MODEL.digest
-    assert package.manifest.layers[0].annotations == {FILEPATH: "model.onnx"}
+    assert package.manifest.layers[0].annotations == {
+        "org.cncf.model.filepath": "model.onnx",
+        "org.opencontainers.image.title": "model.onnx",
+    }
     assert package.manifest.artifact_type == "application/vnd.cncf.model.manifest.v1+json"
     assert package.manifest.config.media_type == "application/vnd.cncf.model.config.v1+json"
 
@@ -83,10 +85,9 @@ def test_the_manifest_survives_the_wire(package: Package) -> None:
     "variant",
     [
         VARIANT,
-        replace(VARIANT, precision="fp32", description="", license="", parameters=0),
-        replace(VARIANT, parameters=70_000_000_000),
+        replace(VARIANT, precision="fp32", description="", license=""),
     ],
-    ids=["full", "sparse", "large"],
+    ids=["full", "sparse"],
 )
 def test_the_config_is_a_modelpack_config(variant: Variant) -> None:
     schema = json.loads((VECTORS / "config.schema.json").read_text())
@@ -97,18 +98,9 @@ def test_the_config_is_a_modelpack_config(variant: Variant) -> None:
 def test_the_config_names_every_layer_in_order(package: Package) -> None:
     config = config_of(package)
     assert config["modelfs"]["diffIds"] == [str(layer.digest) for layer in package.manifest.layers]
-    assert config["config"]["paramSize"] == "9.8K"
     assert config["config"]["quantization"] == "static-qdq"
     assert config["config"]["capabilities"]["inputTypes"] == ["image"]
     assert "createdAt" not in config["descriptor"]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(574, "0.6K"), (9804, "9.8K"), (2_500_000, "2.5M"), (7 * 10**9, "7.0B"), (10**12, "1.0T")],
-)
-def test_parameter_counts(count: int, text: str) -> None:
-    assert modelpack.param_size(count) == text
 
 
 def test_the_signature_can_be_read_back(package: Package) -> None:
@@ -165,7 +157,12 @@ def test_the_first_entry_of_a_platform_is_an_image_of_its_files(package: Package
     jetson = replace(VARIANT, target="jetson-orin-nano")
     made = index_of(VARIANT, NUC_VARIANT, jetson)
     parsed = parsed_index(made)
-    assert [each.artifact_type for each in parsed.manifests] == [None] * 2 + [MANIFEST_TYPE] * 3
+    assert ["dev.edgectl.target" in each.annotations for each in parsed.manifests] == [
+        *(False, False),
+        *(True, True, True),
+    ]
+    # skopeo 1.9 drops it when it copies an index, whose digest would be another then.
+    assert {each.artifact_type for each in parsed.manifests} == {None}
     amd64, arm64 = made.images
     assert [each.digest for each in parsed.manifests[:2]] == [
         amd64.descriptor.digest,
