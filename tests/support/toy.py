@@ -7,7 +7,8 @@ A toy model is a JSON text that says what its builder answers: `accuracy` of wha
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -76,8 +77,14 @@ _HEAD = "apiVersion: edgectl.dev/v1alpha1\n"
 class ToyProject:
     """The project of one test, with keys and release metadata, its registry a directory."""
 
-    def __init__(self, root: Path, *, registry: str = "oci-layout:registry") -> None:
+    def __init__(self, root: Path) -> None:
+        """What is below `root` already: see `make` and `copy`."""
         self.root = root
+
+    @classmethod
+    def make(cls, root: Path, *, registry: str = "oci-layout:registry") -> Self:
+        """Write the project and its keys."""
+        made = cls(root)
         (root / "keys").mkdir(parents=True)
         (root / "edgectl.yaml").write_text(
             f"{_HEAD}kind: Project\nmetadata: {{name: toy}}\nspec: {{registry: '{registry}'}}\n"
@@ -94,9 +101,15 @@ class ToyProject:
         np.savez(root / "calibration.npz", x=rows + 1)
         np.savez(root / "evaluation.npz", x=rows, label=rows[:, 0])
         np.savez(root / "golden.npz", x=rows, y=rows)
-        self.model()
-        self.fleet()
+        made.model()
+        made.fleet()
         write_key_pair(root / "keys" / "cosign", generate(), PASSWORD.encode())
+        return made
+
+    def copy(self, root: Path) -> Self:
+        """The same project elsewhere, keys and releases included: sealing keys takes a second."""
+        shutil.copytree(self.root, root)
+        return type(self)(root)
 
     def init_trust(self) -> None:
         """Make the release metadata."""

@@ -57,11 +57,19 @@ def toolchains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("toolchains")
 
 
+@pytest.fixture(scope="session")
+def toy_to_copy(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
+    """A toy project with release metadata, which no test changes."""
+    made = ToyProject.make(tmp_path_factory.mktemp("toy") / "repo")
+    made.init_trust()
+    return made
+
+
 @pytest.fixture
-def toy(tmp_path: Path, toolchains: Path, monkeypatch: pytest.MonkeyPatch) -> ToyProject:
+def toy(
+    toy_to_copy: ToyProject, tmp_path: Path, toolchains: Path, monkeypatch: pytest.MonkeyPatch
+) -> ToyProject:
     """A toy project with release metadata, nothing applied."""
     monkeypatch.setenv("EDGECTL_CACHE", str(toolchains))
     monkeypatch.setenv("EDGECTL_KEY_PASSWORD", PASSWORD)
-    made = ToyProject(tmp_path / "repo")
-    made.init_trust()
-    return made
+    return toy_to_copy.copy(tmp_path / "repo")

@@ -399,7 +399,7 @@ def test_dying_after_every_single_write_it_ends_in_the_digests_of_one_run(
     assert not report.failures
     assert deaths > 20
     assert not small.plan().changed
-    undisturbed = ToyProject(tmp_path / "undisturbed")
+    undisturbed = ToyProject.make(tmp_path / "undisturbed")
     undisturbed.init_trust()
     undisturbed.model(precision="fp32")
     undisturbed.fleet(targets=["intel-nuc"])
