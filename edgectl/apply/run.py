@@ -216,7 +216,9 @@ def _fault(step: Step, error: EdgectlError) -> Hashable:
         return step.model, error.fault
     if isinstance(error, _OF_THE_MACHINE):
         return error.code
-    return (isinstance(error, ToolchainError) and error.fault) or step.key
+    if isinstance(error, ToolchainError) and error.fault:
+        return error.fault
+    return error.code, error.message
 
 
 def _rings(change: FleetChange) -> tuple[Ring, ...]:

@@ -36,7 +36,11 @@ def _read(file: Path | None, *, confirm: bool) -> bytes:
         try:
             return file.read_bytes().rstrip(b"\r\n")
         except OSError as error:
-            raise KeyFileError(f"cannot read the password file {file}: {error.strerror}") from error
+            raise KeyFileError(
+                f"cannot read the password file {file}: {error.strerror}",
+                hint="name it by --key-password-file or spec.signing.passwordFile, or set "
+                f"{VARIABLE}",
+            ) from error
     value = os.environ.get(VARIABLE)
     if value is not None:
         return value.encode()
