@@ -135,7 +135,8 @@ def parse_public(pem: bytes, name: str = "public key") -> PublicKey:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyFileError(
-            f"{name} is not a PEM public key", hint="make one with `edgectl keys generate`"
+            f"{name} is not a PEM public key",
+            hint="give the .pub file that was made with the signing key (edgectl keys generate)",
         ) from error
     return PublicKey(_accepted(key, name))
 
