@@ -59,6 +59,7 @@ def test_what_was_compressed_comes_back_however_it_arrives(
         (b"", "cut short"),
         (zlib.compress(b"hello") + b"x", "follow the end"),
     ],
+    ids=["plain", "gzip", "cut", "nothing", "more"],
 )
 def test_what_is_not_whole_is_refused(sent: bytes, words: str) -> None:
     inflater = Inflater("deflate")
