@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgectl.apply.publish import PUBLISHERS, is_whole
 from edgectl.apply.result import StepResult, load_result, save_artifact, save_files
@@ -130,14 +131,11 @@ class Executor:
                 f"builder {planned.name} changed while edgectl was running",
                 hint="run the same command again",
             )
-        params = dict(step.params)
-        if step.kind is StepKind.EVALUATE and params.get("architecture") != host_architecture():
-            params["latency"] = False  # a time measured here would say nothing of the target
         request = Request(
             action=step.kind,
             model=":".join(step.model or ()),
             inputs=self.local(step, outcomes),
-            params=params,
+            params=_as_here(step, os.cpu_count() or 1),
             output=output,
         )
         made = run(
@@ -157,3 +155,18 @@ class Executor:
         if step.kind is StepKind.EVALUATE:
             require_complete(made.metadata, builder.name)
         return made
+
+
+def _as_here(step: Step, cores: int) -> dict[str, Any]:
+    """A step's parameters as far as this machine, of so many cores, can follow them.
+
+    A time measured on another architecture would say nothing of the target, and one of more threads
+    than there are cores for nothing but how they wait for each other.
+    """
+    params = dict(step.params)
+    if step.kind is StepKind.EVALUATE:
+        if params.get("architecture") != host_architecture():
+            params["latency"] = False
+        if "threads" in params:
+            params["threads"] = min(int(params["threads"]), cores)
+    return params
