@@ -94,10 +94,12 @@ def test_a_command_in_the_documentation_exists(
         assert {word for word in arguments if "=" not in word} <= make_targets()
         return
     assert program == "edgectl", f"{where}: a `bash` block holds only edgectl and make"
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "repo"  # what is beside it is this test's own too
+    here.mkdir()
+    monkeypatch.chdir(here)
     for file in (Path(word) for word in arguments):
         if file.suffix in {".json", ".key", ".pem", ".pub", ".txt", ".yaml"}:
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
     parse(root, "edgectl", arguments)
 
