@@ -37,8 +37,8 @@ def want_json() -> None:
 
 
 def color() -> bool | None:
-    """False where the user wants no colours (no-color.org); None lets a terminal decide."""
-    return False if os.environ.get("NO_COLOR") else None
+    """False where colours are not wanted (no-color.org) or not had; None lets a terminal decide."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 def exit_code_of(error: BaseException) -> int:

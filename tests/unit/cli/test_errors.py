@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from edgectl.cli.errors import color
 from edgectl.cli.root import root
 from tests.unit.cli.invoke import edgectl
 
@@ -105,3 +106,23 @@ def test_a_registry_password_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "password").write_bytes(b"\xff\xfe")
     done = edgectl("status", "-C", tmp_path, "--password-file", tmp_path / "password")
     assert (done.exit_code, "it is not UTF-8" in done.stderr) == (20, True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, None),
+        ({"NO_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, None),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm"}, None),
+    ],
+)
+def test_colours_are_for_who_wants_them_and_has_them(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], wanted: bool | None
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert color() is wanted
