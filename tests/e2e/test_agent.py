@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ import pytest
 
 from edgectl.agent.device import open_device
 from edgectl.agent.lock import lock
-from edgectl.agent.loop import poll_once
 from edgectl.agent.report import status
 from edgectl.agent.server import Server as ServerClient
 from edgectl.agent.state import FILE
@@ -28,7 +26,6 @@ from edgectl.errors import (
     HealthError,
     IncompatibleError,
     NotFoundError,
-    RegistryUnavailableError,
     ServerUnavailableError,
 )
 from edgectl.oci.descriptor import Platform
@@ -37,14 +34,12 @@ from edgectl.serve.slot import read_link, slot_path
 from edgectl.trust.policy import Expiry
 from edgectl.trust.release import Ring, Selector, SoakSettings
 from edgectl.trust.repository import TrustRepository
-from tests.support.faults import Drop, Status
 from tests.support.fleet import Fleet, ModelOptions, picture, write_samples
-from tests.support.registry import Registry
+from tests.support.polling import poll, refused, serving
 from tests.support.server import running
 
 if TYPE_CHECKING:
     from edgectl.agent.config import DeviceConfig
-    from edgectl.agent.update import Outcome
 
 
 ARM64 = Platform("linux", "arm64", "v8")
@@ -53,25 +48,9 @@ SIMULATED = {"simulate": "server-amd64"}
 EDGECTL = str(Path(sys.executable).with_name("edgectl"))
 
 
-def poll(config: DeviceConfig) -> Outcome:
-    return poll_once(config, Event())
-
-
-def refused(config: DeviceConfig) -> EdgectlError:
-    with pytest.raises(EdgectlError) as caught:
-        poll(config)
-    return caught.value
-
-
 def lose_the_database(config: DeviceConfig) -> None:
     for path in config.state.glob(f"{FILE}*"):
         path.unlink()
-
-
-def serving(config: DeviceConfig) -> str | None:
-    """The version that `current` leads to."""
-    slot = status(config)["slot"]
-    return None if slot is None else str(slot["models"][0]["version"])
 
 
 @pytest.fixture
@@ -300,66 +279,6 @@ def test_an_older_release_replayed_is_refused(fleet: Fleet) -> None:
     shutil.copytree(fleet.directory / "earlier", fleet.directory / "registry" / "trust")
     assert refused(config).code == "trust-refused"
     assert serving(config) == "2.0.0"
-
-
-# -- over HTTP ---------------------------------------------------------------------------------
-
-
-def test_an_idle_poll_is_one_head(tmp_path: Path) -> None:
-    with Registry() as registry:
-        fleet = Fleet(tmp_path, registry.store())
-        config = fleet.config()
-        fleet.release(fleet.publish_model())
-        poll(config)
-        registry.requests.clear()
-        assert poll(config).result == "up-to-date"
-        (request,) = registry.requests
-        assert request.method == "HEAD"
-        assert request.path.endswith("/trust/manifests/timestamp")
-
-
-def test_a_withheld_blob_is_waited_for(tmp_path: Path) -> None:
-    with Registry() as registry:
-        fleet = Fleet(tmp_path, registry.store())
-        config = fleet.config()
-        fleet.release(fleet.publish_model())
-        poll(config)
-        fleet.release(fleet.publish_model(version="2.0.0"))
-        registry.inject(Status(404), method="GET", path="/models/brightness/blobs/")
-        for attempt in (1, 2):
-            assert isinstance(refused(config), NotFoundError)
-            assert status(config)["attempts"] == attempt
-        assert serving(config) == "1.0.0"
-        assert status(config)["failed"] == []
-        registry.heal()
-        assert poll(config).result == "updated"
-        assert status(config)["attempts"] == 0
-
-
-def test_retry_after_is_kept_to(tmp_path: Path) -> None:
-    with Registry() as registry:
-        fleet = Fleet(tmp_path, registry.store())
-        config = fleet.config()
-        fleet.release(fleet.publish_model())
-        registry.inject(Status(429, retry_after=300), path="/trust/")
-        error = refused(config)
-        assert isinstance(error, RegistryUnavailableError)
-        wait = datetime.fromisoformat(status(config)["nextAttempt"]) - datetime.now(UTC)
-        assert timedelta(seconds=290) < wait < timedelta(seconds=380)
-
-
-def test_a_download_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    with Registry() as registry:
-        fleet = Fleet(tmp_path, registry.store())
-        config = fleet.config()
-        fleet.release(fleet.publish_model(options=ModelOptions(padding=3 << 20)))
-        registry.inject(Drop(2 << 20), method="GET", path="/models/brightness/blobs/")
-        error = refused(config)
-        assert isinstance(error, RegistryUnavailableError)
-        registry.heal()
-        assert poll(config).result == "updated"
-        ranges = [request.headers.get("Range") for request in registry.requests]
-        assert any(value and value != "bytes=0-" for value in ranges)
 
 
 # -- processes ---------------------------------------------------------------------------------
