@@ -79,10 +79,10 @@ class Descriptor:
             size = value["size"]
             platform = value.get("platform")
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-                raise ValueError(f"size {size!r}")
+                raise ValueError(f"its size is {size!r}")
             media_type = value["mediaType"]
             if not (media_type.isascii() and media_type.isprintable()):
-                raise ValueError(f"mediaType {media_type!r}")
+                raise ValueError(f"its mediaType is {media_type!r}")
             return cls(
                 media_type,
                 Digest.parse(value["digest"]),
@@ -92,7 +92,7 @@ class Descriptor:
                 None if platform is None else Platform.from_json(platform),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise IntegrityError(f"malformed OCI descriptor: {error!r}") from error
+            raise IntegrityError(f"malformed OCI descriptor: {fault(error)}") from error
 
     def to_json(self) -> dict[str, Any]:
         """The descriptor object, without empty fields."""
@@ -191,6 +191,21 @@ def _add_common(
         value["annotations"] = dict(annotations)
 
 
+def fault(error: Exception) -> str:
+    """What kept JSON of somebody else's making from being read, in words."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, (TypeError, AttributeError)):
+        return "a value in it is of another type than it has to be"
+    return str(error)
+
+
 def parse_manifest(data: bytes) -> Manifest | Index:
     """Parse a manifest or index (OCI's, or Docker's equivalents); raises IntegrityError."""
     try:
@@ -212,5 +227,5 @@ def parse_manifest(data: bytes) -> Manifest | Index:
             layers = tuple(Descriptor.from_json(item) for item in value["layers"])
             return Manifest(Descriptor.from_json(value["config"]), layers, **common)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"malformed OCI manifest: {error!r}") from error
+        raise IntegrityError(f"malformed OCI manifest: {fault(error)}") from error
     raise IntegrityError(f"{media_type!r} is neither an OCI manifest nor an OCI index")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgectl.digest import Digest, canonical_json
 from edgectl.errors import IntegrityError
-from edgectl.oci.descriptor import OCI_INDEX, Descriptor
+from edgectl.oci.descriptor import OCI_INDEX, Descriptor, fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ class LayoutIndex:
             manifests: list[Any] = json.loads(data)["manifests"]
             return cls(tuple(Descriptor.from_json(item) for item in manifests))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise IntegrityError(f"not an image layout's index: {error!r}") from error
+            raise IntegrityError(f"not an image layout's index: {fault(error)}") from error
 
     def to_bytes(self) -> bytes:
         """Canonical JSON, tags first, so that equal contents are equal files."""

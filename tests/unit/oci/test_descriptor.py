@@ -125,9 +125,20 @@ def test_what_is_an_index_and_a_manifest_at_once_is_refused(media_type: str | No
         parse_manifest(json.dumps(value).encode())
 
 
-def test_deep_nesting_is_one_clear_error() -> None:
-    with pytest.raises(IntegrityError, match="malformed"):
-        parse_manifest(b"[" * 100_000)
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"{", "not JSON: .* line 1 column 2"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"{}", "has no 'layers'"),
+        (b'{"layers": 3, "config": {}}', "of another type"),
+    ],
+    ids=["deep", "cut", "binary", "empty", "number"],
+)
+def test_what_is_no_manifest_is_said_in_words(data: bytes, words: str) -> None:
+    with pytest.raises(IntegrityError, match=f"malformed OCI manifest: .*{words}"):
+        parse_manifest(data)
 
 
 def test_docker_manifests_are_read_as_what_they_are() -> None:
