@@ -130,7 +130,7 @@ def test_what_is_an_index_and_a_manifest_at_once_is_refused(media_type: str | No
     [
         (b"[" * 100_000, "nested too deeply"),
         (b"{", "not JSON: .* line 1 column 2"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"\x80{}", "not UTF-8"),
         (b"{}", "has no 'layers'"),
         (b'{"layers": 3, "config": {}}', "of another type"),
     ],
