@@ -15,8 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,8 +23,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from edgectl.engine.errors import EngineError, UnsupportedError
+from edgectl.engine.ports import Affine, Port, PortSession
 from edgectl.engine.signature import TensorSpec
-from edgectl.engine.tensors import check_inputs, datatype_of, numpy_dtype
+from edgectl.engine.tensors import datatype_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,36 +58,7 @@ _FAULTS = (ValueError, RuntimeError, TypeError, IndexError, MemoryError)
 """What the interpreter raises; it has no classes of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Port:
-    """An input or output, as the file has it and as the session presents it."""
-
-    index: int
-    spec: TensorSpec
-    shape: tuple[int, ...]
-    integer: np.dtype[Any] | None
-    """The integer that stands for the FP32 of the spec; None where nothing is converted."""
-    scale: np.float32
-    zero_point: int
-
-    def quantise(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Real values to the tensor's integers, as TFLite's Quantize: half away from zero."""
-        if self.integer is None:
-            return values
-        scaled = values / self.scale
-        rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + self.zero_point
-        limits = np.iinfo(self.integer)
-        clipped: NDArray[Any] = np.clip(rounded, limits.min, limits.max)
-        return clipped.astype(self.integer)
-
-    def dequantise(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The tensor's integers to the real values that they stand for."""
-        if self.integer is None:
-            return values
-        return (values.astype(np.float32) - np.float32(self.zero_point)) * self.scale
-
-
-class LiteRtSession:
+class LiteRtSession(PortSession[Interpreter]):
     """A model in the LiteRT interpreter; satisfies `edgectl.engine.session.Session`.
 
     Where the file leaves the batch open, the interpreter is resized to the rows that come. Where it
@@ -97,8 +67,6 @@ class LiteRtSession:
     """
 
     def __init__(self, interpreter: Interpreter) -> None:
-        self._interpreter: Interpreter | None = interpreter
-        self._lock = threading.Lock()
         takes, gives = interpreter.get_input_details(), interpreter.get_output_details()
         names = _signature_names(interpreter)
         self._resizable = all(_open_batch(detail) for detail in takes)
@@ -106,31 +74,18 @@ class LiteRtSession:
         self.open_batch = self._resizable
         """Whether the file itself leaves the batch open, so that rows go together."""
         free = self._resizable or self._by_row
-        self._inputs = [_port(detail, names[0], free=free) for detail in takes]
-        self._outputs = [_port(detail, names[1], free=free) for detail in gives]
-        self.engine = f"litert {metadata.version('ai-edge-litert')}"
-        self.providers = ("cpu",)
-        self.inputs = tuple(port.spec for port in self._inputs)
-        self.outputs = tuple(port.spec for port in self._outputs)
+        super().__init__(
+            interpreter,
+            f"litert {metadata.version('ai-edge-litert')}",
+            [_port(detail, names[0], free=free) for detail in takes],
+            [_port(detail, names[1], free=free) for detail in gives],
+        )
         self._rows = {port.index: port.shape[:1] for port in self._inputs}
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Infer; see `Session.run`."""
-        checked = check_inputs(self.inputs, inputs)
-        values = [port.quantise(checked[port.spec.name]) for port in self._inputs]
-        with self._lock:
-            if self._interpreter is None:
-                raise EngineError("the model is closed")
-            results = self._run(self._interpreter, values)
-        return {
-            port.spec.name: port.dequantise(result)
-            for port, result in zip(self._outputs, results, strict=True)
-        }
 
     def _run(self, interpreter: Interpreter, values: list[NDArray[Any]]) -> list[NDArray[Any]]:
         rows = len(values[0]) if values and values[0].ndim else 1
         if rows == 0 and (self._resizable or self._by_row):
-            return [np.empty((0, *port.shape[1:]), _dtype(port)) for port in self._outputs]
+            return [port.no_rows() for port in self._outputs]
         if self._resizable and (rows == 1 or not self._by_row):
             return self._invoke(interpreter, values)
         if self._resizable:
@@ -174,8 +129,7 @@ class LiteRtSession:
 
     def close(self) -> None:
         """Free the model; waits for a `run` in progress."""
-        with self._lock:
-            self._interpreter = None
+        super().close()
         _return_free_memory()
 
 
@@ -291,7 +245,7 @@ def _open_batch(detail: Mapping[str, Any]) -> bool:
     return bool(detail["shape_signature"][:1].tolist() == [-1])
 
 
-def _port(detail: Mapping[str, Any], names: Mapping[int, str], *, free: bool) -> _Port:
+def _port(detail: Mapping[str, Any], names: Mapping[int, str], *, free: bool) -> Port:
     index, dtype = int(detail["index"]), np.dtype(detail["dtype"])
     scale, zero_point = detail["quantization"]
     quantised = dtype.kind in "iu" and scale > 0
@@ -301,20 +255,8 @@ def _port(detail: Mapping[str, Any], names: Mapping[int, str], *, free: bool) ->
         declared[0] = -1
     name = names.get(index, str(detail["name"]))
     datatype = "FP32" if quantised else datatype_of(dtype)
-    return _Port(
-        index,
-        TensorSpec(name, datatype, tuple(declared)),
-        shape,
-        dtype if quantised else None,
-        np.float32(scale),
-        int(zero_point),
-    )
-
-
-def _dtype(port: _Port) -> np.dtype[Any]:
-    if port.integer is not None:
-        return port.integer
-    return numpy_dtype(port.spec.datatype)
+    affine = Affine(dtype, np.float32(scale), int(zero_point)) if quantised else None
+    return Port(index, TensorSpec(name, datatype, tuple(declared)), shape, affine)
 
 
 # How LiteRT 2.x names what it lacks, tried in order.

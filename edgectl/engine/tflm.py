@@ -7,8 +7,6 @@ here of accuracy holds there; latency does not.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +14,12 @@ import tflite_micro
 from tflite_micro import runtime
 
 from edgectl.engine.errors import EngineError, UnsupportedError
+from edgectl.engine.ports import Affine, Port, PortSession
 from edgectl.engine.signature import TensorSpec
-from edgectl.engine.tensors import check_inputs, numpy_dtype
 from edgectl.engine.tflm_file import Model, Tensor, read_model
 from edgectl.engine.tflm_operators import OPERATORS, STATEFUL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -42,35 +39,7 @@ _QUANTISED: dict[str, type[np.integer[Any]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Port:
-    """An input or output, as the file has it and as the session presents it."""
-
-    spec: TensorSpec
-    shape: tuple[int, ...]
-    dtype: type[np.integer[Any]] | None
-    """The integer that stands for the FP32 of the spec; None where nothing is converted."""
-    scale: np.float32
-    zero_point: int
-
-    def quantise(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Real values to the tensor's integers, as TFLite's Quantize: half away from zero."""
-        if self.dtype is None:
-            return values
-        scaled = values / self.scale
-        rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + self.zero_point
-        limits = np.iinfo(self.dtype)
-        quantised: NDArray[Any] = np.clip(rounded, limits.min, limits.max).astype(self.dtype)
-        return quantised
-
-    def dequantise(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The tensor's integers to the real values that they stand for."""
-        if self.dtype is None:
-            return values
-        return (values.astype(np.float32) - np.float32(self.zero_point)) * self.scale
-
-
-class TflmSession:
+class TflmSession(PortSession[runtime.Interpreter]):
     """A model in the micro interpreter; satisfies `edgectl.engine.session.Session`.
 
     The interpreter takes the one batch size that the file has. Where that is 1 for every input and
@@ -79,36 +48,22 @@ class TflmSession:
     """
 
     def __init__(self, interpreter: runtime.Interpreter, model: Model) -> None:
-        self._interpreter: runtime.Interpreter | None = interpreter
-        self._lock = threading.Lock()
         self._stateful = keeps_state(model)
         graph = model.main
-        ports = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
-        self._by_row = all(tensor.shape[:1] == (1,) for tensor in ports)
-        self._inputs = self._ports(model.input_names, ports[: len(graph.inputs)])
-        self._outputs = self._ports(model.output_names, ports[len(graph.inputs) :])
-        self.engine = f"tflm {tflite_micro.__version__}"
-        self.providers = ("cpu",)
-        self.inputs = tuple(port.spec for port in self._inputs)
-        self.outputs = tuple(port.spec for port in self._outputs)
+        tensors = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
+        self._by_row = all(tensor.shape[:1] == (1,) for tensor in tensors)
+        super().__init__(
+            interpreter,
+            f"tflm {tflite_micro.__version__}",
+            self._ports(model.input_names, tensors[: len(graph.inputs)]),
+            self._ports(model.output_names, tensors[len(graph.inputs) :]),
+        )
 
-    def _ports(self, names: tuple[str, ...], tensors: list[Tensor]) -> list[_Port]:
+    def _ports(self, names: tuple[str, ...], tensors: list[Tensor]) -> list[Port]:
         return [
-            _port(name, tensor, self._by_row) for name, tensor in zip(names, tensors, strict=True)
+            _port(index, name, tensor, self._by_row)
+            for index, (name, tensor) in enumerate(zip(names, tensors, strict=True))
         ]
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Infer; see `Session.run`."""
-        checked = check_inputs(self.inputs, inputs)
-        values = [port.quantise(checked[port.spec.name]) for port in self._inputs]
-        with self._lock:
-            if self._interpreter is None:
-                raise EngineError("the model is closed")
-            results = self._run(self._interpreter, values)
-        return {
-            port.spec.name: port.dequantise(result)
-            for port, result in zip(self._outputs, results, strict=True)
-        }
 
     def _run(
         self, interpreter: runtime.Interpreter, values: list[NDArray[Any]]
@@ -120,7 +75,7 @@ class TflmSession:
             for row in range(len(values[0]))
         ]
         if not rows:
-            return [np.empty((0, *port.shape[1:]), _dtype(port)) for port in self._outputs]
+            return [port.no_rows() for port in self._outputs]
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
     def _invoke(
@@ -129,20 +84,15 @@ class TflmSession:
         try:
             if self._stateful:
                 interpreter.reset()
-            for index, value in enumerate(values):
-                interpreter.set_input(np.ascontiguousarray(value), index)
+            for port, value in zip(self._inputs, values, strict=True):
+                interpreter.set_input(np.ascontiguousarray(value), port.index)
             interpreter.invoke()
             return [
-                np.asarray(interpreter.get_output(index)).reshape(port.shape)
-                for index, port in enumerate(self._outputs)
+                np.asarray(interpreter.get_output(port.index)).reshape(port.shape)
+                for port in self._outputs
             ]
         except (RuntimeError, ValueError, IndexError) as error:
             raise EngineError(f"the model failed to run: {error}") from error
-
-    def close(self) -> None:
-        """Free the model; waits for a `run` in progress."""
-        with self._lock:
-            self._interpreter = None
 
 
 def load(path: Path, *, options: EngineOptions, threads: int) -> TflmSession:  # noqa: ARG001
@@ -206,7 +156,7 @@ def host_arena(model: Model) -> int:
     return (1 << 20) + 8 * activations + 4096 * (len(tensors) + len(model.operators))
 
 
-def _port(name: str, tensor: Tensor, by_row: bool) -> _Port:
+def _port(index: int, name: str, tensor: Tensor, by_row: bool) -> Port:
     shape = (-1, *tensor.shape[1:]) if by_row else tensor.shape
     quantised = tensor.type in _QUANTISED and len(tensor.scales) == 1 and tensor.scales[0] > 0
     datatype = "FP32" if quantised else _DATATYPES.get(tensor.type)
@@ -215,14 +165,8 @@ def _port(name: str, tensor: Tensor, by_row: bool) -> _Port:
             f"tensor {name!r} is {tensor.type}, which the engine tflm neither takes nor gives",
             node=name,
         )
-    return _Port(
-        TensorSpec(name, datatype, shape),
-        tensor.shape,
-        _QUANTISED[tensor.type] if quantised else None,
-        np.float32(tensor.scales[0] if quantised else 1),
-        tensor.zero_points[0] if quantised else 0,
-    )
-
-
-def _dtype(port: _Port) -> Any:
-    return port.dtype or numpy_dtype(port.spec.datatype)
+    affine = None
+    if quantised:
+        integer = np.dtype(_QUANTISED[tensor.type])
+        affine = Affine(integer, np.float32(tensor.scales[0]), tensor.zero_points[0])
+    return Port(index, TensorSpec(name, datatype, shape), tensor.shape, affine)
