@@ -230,10 +230,6 @@ class StateStore:
         known = {known.name for known in fields(PollRecord)}  # a newer version may say more
         return PollRecord(**{name: said for name, said in value.items() if name in known})
 
-    def save_poll(self, poll: PollRecord) -> None:
-        """Replace what the last poll found."""
-        self.save_record("poll", asdict(poll))
-
     def record(self, name: str) -> dict[str, Any] | None:
         """A named JSON object, for what is worth keeping but decides nothing."""
         row = self._one("SELECT value FROM record WHERE name = ?", name)

@@ -171,8 +171,8 @@ def read_key_file(path: Path) -> bytes:
     except OSError as error:
         raise KeyFileError(
             f"cannot read the key {path}: {error.strerror}",
-            hint="make one with `edgectl keys generate --output-key-prefix "
-            f"{path.with_suffix('')}`",
+            hint="name the right file; a pair that never was is made by "
+            f"edgectl keys generate --output-key-prefix {path.with_suffix('')}",
         ) from error
     if len(data) > MAX_KEY_BYTES:
         raise KeyFileError(f"{path} is too large to be a key")
