@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgectl.agent import backoff
-from edgectl.errors import EdgectlError, HealthError, IncompatibleError
+from edgectl.errors import EdgectlError, HealthError, IncompatibleError, Retry
 
 if TYPE_CHECKING:
     from edgectl.agent.state import PollRecord
@@ -27,12 +27,14 @@ class InterruptedUpdateError(EdgectlError):
     """The agent was killed, or the device lost power, while a new slot was on probation."""
 
     code = "interrupted"
+    retry = Retry.BACKOFF
 
 
 class SupersededError(EdgectlError):
     """The operator released something else while a new slot was on probation."""
 
     code = "superseded"
+    retry = Retry.BACKOFF
 
 
 SETTLED: dict[str, type[EdgectlError]] = {
