@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from edgectl.trust import keyfile
 from tests.support.docker_registry import DockerRegistry
 from tests.support.registry import Registry
 
@@ -22,6 +24,14 @@ settings.load_profile("edgectl")
 # of the tests: those that are sent one to end would go on.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _derive_keys_once() -> Iterator[None]:
+    """scrypt is slow on purpose; the same password and salt give the same key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyfile, "_derive", cache(keyfile._derive))
+        yield
 
 
 @pytest.fixture
