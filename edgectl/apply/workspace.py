@@ -100,7 +100,8 @@ class Workspace:
         with _nothing_to_collect():
             desired = self.desired()
             plan = make_plan(desired, self.observe(desired), selection)
-        check_data(self.manifests.models[change.model.key] for change in plan.models if change.run)
+            built = (change.model.key for change in plan.models if change.run)
+            check_data(self.manifests.models[key] for key in built)
         return plan
 
     def observe(self, desired: Desired) -> Observed:
