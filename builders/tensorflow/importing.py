@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 OPSET = 17
 """Read by ONNX Runtime from 1.12 and by TensorRT from 8.5."""
 _TFLITE = b"TFL3"
-_FAULTS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError,
-           NotImplementedError, IndexError)  # fmt: skip
+_FAULTS = (
+    ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError, IndexError,
+)  # fmt: skip
 """What tf2onnx raises; it has no classes of its own."""
 
 

@@ -135,7 +135,7 @@ class Fields:
         value = self.take(key)
         if not isinstance(value, (bool, type(None))):
             self.problem(f"{self.name(key)} has to be true or false, not {_shown(value)}")
-        return bool(value)
+        return value is True
 
     def texts(self) -> dict[str, str]:
         """The whole mapping as strings."""

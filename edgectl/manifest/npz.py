@@ -59,7 +59,7 @@ def read_headers(path: Path) -> dict[str, ArrayHeader]:
                 with archive.open(member) as stream:
                     found[name] = _header(stream, member.file_size, name)
             return found
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgectl.agent import accuracy
-from edgectl.agent.server import Server
 from edgectl.digest import Digest
 from edgectl.engine.labels import Sample
 from edgectl.errors import ConfigError, EdgectlError, HealthError, ServerUnavailableError
 from edgectl.serve.slot import SlotModel
+from tests.support.scripted import Answer, scripted
 from tests.support.slots import make_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MODEL = SlotModel(
@@ -32,34 +27,6 @@ BUSY = (503, {"error": "the queue is full"})
 REFUSED = (400, {"error": "the image is cut short"})
 
 
-@contextmanager
-def answering(answers: list[tuple[int, dict[str, Any]]]) -> Iterator[Server]:
-    """A server that gives one answer after the other, and the last for ever."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            status, value = answers.pop(0) if len(answers) > 1 else answers[0]
-            body = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield Server(f"http://127.0.0.1:{server.server_port}", timeout=5)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(accuracy, "_AGAIN", 0.01)
@@ -69,8 +36,8 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (tmp_path / f"{number}.png").write_bytes(b"a picture")
         samples.append(Sample(tmp_path / f"{number}.png", "3"))
 
-    def run(*answers: tuple[int, dict[str, Any]], patience: float = 30.0) -> float:
-        with answering(list(answers)) as server:
+    def run(*answers: Answer, patience: float = 30.0) -> float:
+        with scripted(answers) as server:
             return accuracy._through_server(server, directory, MODEL, samples, patience, Event())
 
     return run

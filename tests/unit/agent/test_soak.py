@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgectl.agent import soak
-from edgectl.agent.server import Server
 from edgectl.digest import Digest
 from edgectl.errors import HealthError, ServerUnavailableError
 from edgectl.trust.release import SoakSettings
+from tests.support.scripted import AWAY, scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SLOT = Digest.of(b"slot")
 SERVING = {
@@ -27,36 +23,6 @@ SERVING = {
 }  # fmt: skip
 LOADING = SERVING | {"slot": None, "state": "loading", "requests": 0}
 OTHER = SERVING | {"slot": Digest.of(b"other").hex}
-AWAY: dict[str, Any] = {}
-"""The connection is closed without an answer."""
-
-
-@contextmanager
-def serving(answers: list[dict[str, Any]]) -> Iterator[Server]:
-    """A server that gives one answer after the other, and the last for ever."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer = answers.pop(0) if len(answers) > 1 else answers[0]
-            if answer:
-                body = json.dumps(answer).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield Server(f"http://127.0.0.1:{server.server_port}", timeout=5)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +33,10 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def watch() -> Callable[..., soak.SoakReport]:
     def run(
-        answers: list[dict[str, Any]], seconds: float = 0.3, patience: float = 30.0
+        answers: list[dict[str, Any] | None], seconds: float = 0.3, patience: float = 30.0
     ) -> soak.SoakReport:
-        with serving(answers) as server:
+        script = [AWAY if answer is None else (200, answer) for answer in answers]
+        with scripted(script) as server:
             return soak.watch(
                 server, SLOT, SoakSettings(seconds, 0.1), patience=patience, stop=Event()
             )
@@ -88,7 +55,7 @@ def test_errors_end_it(watch: Callable[..., soak.SoakReport]) -> None:
 
 def test_a_server_that_is_restarted_is_waited_for(watch: Callable[..., soak.SoakReport]) -> None:
     """An upgrade of the server takes longer than a few looks, and says nothing about a model."""
-    away = [SERVING, *[AWAY] * 8, *[LOADING] * 4, SERVING | {"requests": 2}]
+    away = [SERVING, *[None] * 8, *[LOADING] * 4, SERVING | {"requests": 2}]
     assert watch(away, seconds=0.1) == soak.SoakReport(2, 0)
 
 
@@ -96,14 +63,14 @@ def test_a_server_that_stays_away_is_not_proven_to_be_the_model_s_fault(
     watch: Callable[..., soak.SoakReport],
 ) -> None:
     with pytest.raises(ServerUnavailableError):
-        watch([SERVING, AWAY], seconds=60, patience=0.05)
+        watch([SERVING, None], seconds=60, patience=0.05)
     with pytest.raises(ServerUnavailableError):
         watch([SERVING, LOADING], seconds=60, patience=0.05)
 
 
 def test_a_server_that_keeps_dying_of_it_ends_it(watch: Callable[..., soak.SoakReport]) -> None:
     with pytest.raises(HealthError, match="3 times"):
-        watch([SERVING, AWAY, SERVING, AWAY, LOADING, SERVING, AWAY, SERVING], seconds=60)
+        watch([SERVING, None, SERVING, None, LOADING, SERVING, None, SERVING], seconds=60)
 
 
 @pytest.mark.parametrize(

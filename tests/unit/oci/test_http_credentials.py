@@ -16,6 +16,7 @@ from tests.support.registry import Registry
 from tests.unit.oci.conformance import BLOB, describe, push_artifact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -52,15 +53,25 @@ def test_docker_config_in_the_usual_place(tmp_path: Path, monkeypatch: pytest.Mo
         push_artifact(registry.store().repository("r"), b"model", tag="1")
 
 
-def test_a_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def helped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry, str], Access]:
+    """How a registry is reached with a credential helper that is these lines of shell."""
     helper = tmp_path / "docker-credential-vault"
-    helper.write_text('#!/bin/sh\necho \'{"Username": "ann", "Secret": "secret"}\'\n')
-    helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with Registry(credentials=("ann", "secret")) as registry:
+
+    def access(registry: Registry, answer: str) -> Access:
+        helper.write_text(f"#!/bin/sh\n{answer}\n")
+        helper.chmod(0o755)
         file = tmp_path / "config.json"
         file.write_text(json.dumps({"credHelpers": {registry.host: "vault"}}))
-        access = Access(insecure=True, docker_config=file)
+        return Access(insecure=True, docker_config=file)
+
+    return access
+
+
+def test_a_credential_helper(helped: Callable[[Registry, str], Access]) -> None:
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = helped(registry, 'echo \'{"Username": "ann", "Secret": "secret"}\'')
         push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
 
 
@@ -69,16 +80,10 @@ def test_a_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ["echo not json", "echo '{}'", "echo '[1]'", "exit 1", "kill -9 $$"],
 )
 def test_a_broken_credential_helper_is_a_clear_error_or_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+    helped: Callable[[Registry, str], Access], answer: str
 ) -> None:
-    helper = tmp_path / "docker-credential-vault"
-    helper.write_text(f"#!/bin/sh\n{answer}\n")
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with Registry(credentials=("ann", "secret")) as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"credHelpers": {registry.host: "vault"}}))
-        access = Access(insecure=True, docker_config=file)
+        access = helped(registry, answer)
         with pytest.raises((ConfigError, RegistryDeniedError)) as caught:
             registry.store("", access).repository("r").resolve("1")
         assert caught.value.hint
