@@ -7,7 +7,7 @@ pure function of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,21 +148,34 @@ class DesiredFleet:
     rings: tuple[DesiredRing, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredBuilder:
-    """A toolchain that is there, reduced to what a plan depends on."""
+class DesiredBuilder(Protocol):
+    """What a plan depends on of a toolchain that is there: of an `edgectl.build.builder.Builder`,
+    which a plan must not know."""
 
-    name: str
-    digest: Digest
-    """Of its folder: part of every step that it runs."""
-    formats: tuple[str, ...] = ()
-    """Source formats that it imports."""
-    engines: tuple[str, ...] = ()
-    """Engines that it makes variants for and evaluates on."""
-    takes: tuple[str, ...] = ()
-    """Source formats that it makes variants of as they are, without ONNX in between."""
-    compiles: str | None = None
-    """The engine whose optimised variant it starts from."""
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Source formats that it imports."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Engines that it makes variants for and evaluates on."""
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Source formats that it makes variants of as they are, without ONNX in between."""
+
+    @property
+    def compiles(self) -> str | None:
+        """The engine whose optimised variant it starts from."""
+
+    @property
+    def digest(self) -> Digest:
+        """Of everything in its folder that can change what it makes; part of every step that it
+        runs. Taken when first asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from edgectl.build.builder import find_builders, source_formats
 from edgectl.build.card import find_template
-from edgectl.desired import DesiredBuilder, PinnedFile
+from edgectl.desired import PinnedFile
 from edgectl.digest import Digest
 from edgectl.errors import ConfigError, KeyFileError, TrustError
 from edgectl.expand import expand
@@ -73,22 +73,11 @@ class Workspace:
 
     def desired(self) -> Desired:
         """What the manifests ask for, with every file hashed."""
-        builders = tuple(
-            DesiredBuilder(
-                builder.name,
-                builder.digest,
-                builder.formats,
-                builder.engines,
-                builder.takes,
-                builder.compiles,
-            )
-            for builder in self.builders
-        )
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
         template = find_template(self.root)
         return expand(
             self.manifests,
-            builders,
+            self.builders,
             signers,
             model_card=PinnedFile(Digest.of_file(template), template),
             source_date_epoch=source_date_epoch(),

@@ -6,13 +6,16 @@ are data, not packages: the user's repository comes first, then the copies that 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgectl.build.protocol import PROTOCOL
 from edgectl.build.shipped import search_path
-from edgectl.digest import Digest, canonical_json
+from edgectl.digest import Digest
 from edgectl.errors import ToolchainError
 from edgectl.manifest.formats import SourceFormats
 from edgectl.manifest.problem import suggest
@@ -21,7 +24,6 @@ from edgectl.plan.backends import engines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 ACTIONS = ("import", "optimize", "compile", "evaluate")
 _FILES = ("builder.yaml", "requirements.lock", "build.py")
@@ -31,7 +33,7 @@ _KEYS = ("protocol", "name", "description", *_LISTS, "compiles", "leaves")
 _FORMAT = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Builder:
     """One toolchain: what it can do, and a digest that changes when what it does may change."""
 
@@ -51,10 +53,20 @@ class Builder:
     leaves: Mapping[str, str]
     """What it leaves to the device, for people: action to a sentence."""
     description: str
-    digest: Digest
-    """Over builder.yaml, requirements.lock and every Python file; goes into each step's key."""
-    lock_digest: Digest
-    """Over requirements.lock; names the environment."""
+
+    @cached_property
+    def digest(self) -> Digest:
+        """Over builder.yaml, requirements.lock and every Python file; goes into each step's key.
+
+        Taken when first asked for, because most plans use few of the builders there are. Raises
+        ToolchainError if a file cannot be read.
+        """
+        return Digest.of_files({name: self._digest_of(name) for name in self._files()})
+
+    @cached_property
+    def lock_digest(self) -> Digest:
+        """Over requirements.lock; names the environment. Raises ToolchainError."""
+        return self._digest_of(self.lock.name)
 
     @property
     def script(self) -> Path:
@@ -65,6 +77,27 @@ class Builder:
     def lock(self) -> Path:
         """The hashed requirements of the environment."""
         return self.directory / "requirements.lock"
+
+    def _files(self) -> set[str]:
+        """What the digest is over: relative paths of all that build.py can be or import."""
+        files = set(_FILES)
+        for folder, below, names in os.walk(self.directory):
+            below[:] = [
+                name for name in below if not name.startswith(".") and name != "__pycache__"
+            ]
+            relative = Path(folder).relative_to(self.directory)
+            files |= {
+                (relative / name).as_posix()
+                for name in names
+                if name.endswith(".py") and not name.startswith(".")
+            }
+        return files
+
+    def _digest_of(self, name: str) -> Digest:
+        try:
+            return Digest.of_file(self.directory / name)
+        except OSError as error:
+            raise _unreadable(self.directory, str(error)) from error
 
 
 def find_builder(name: str, *, repository: Path | None = None) -> Builder:
@@ -103,16 +136,9 @@ def source_formats(builders: Iterable[Builder]) -> SourceFormats:
 def load_builder(directory: Path) -> Builder:
     """Read one builder folder; raises ToolchainError naming what is wrong with it."""
     directory = directory.absolute()
-    try:
-        names = sorted({*_FILES, *_modules(directory)})
-        contents = {name: (directory / name).read_bytes() for name in names}
-    except OSError as error:
-        raise ToolchainError(
-            f"builder {directory.name!r} cannot be read: {error}",
-            hint=f"a builder folder holds {', '.join(_FILES)}; see docs/builders.md",
-        ) from error
+    if missing := [name for name in _FILES if not (directory / name).is_file()]:
+        raise _unreadable(directory, f"it has no {' and no '.join(missing)}")
     spec = _read_spec(directory / "builder.yaml")
-    digests = {name: str(Digest.of(data)) for name, data in contents.items()}
     return Builder(
         directory.name,
         directory,
@@ -124,19 +150,14 @@ def load_builder(directory: Path) -> Builder:
         spec.get("compiles"),
         dict(spec.get("leaves", {})),
         str(spec.get("description", "")),
-        Digest.of(canonical_json(digests)),
-        Digest.of(contents["requirements.lock"]),
     )
 
 
-def _modules(directory: Path) -> list[str]:
-    """Every Python file that build.py can import, as a path relative to the folder."""
-    files = (path.relative_to(directory) for path in directory.rglob("*.py"))
-    return [
-        file.as_posix()
-        for file in files
-        if not any(part.startswith(".") or part == "__pycache__" for part in file.parts)
-    ]
+def _unreadable(directory: Path, why: str) -> ToolchainError:
+    return ToolchainError(
+        f"builder {directory.name!r} cannot be read: {why}",
+        hint=f"a builder folder holds {', '.join(_FILES)}; see docs/builders.md",
+    )
 
 
 def _read_spec(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edgectl.build import toolchain
 from edgectl.build.process import OverdueError, run_process
 from edgectl.build.protocol import PROTOCOL, RESULT_FILE
 from edgectl.errors import EdgectlError, ModelError, StorageFullError, ToolchainError
+from edgectl.oci.filesystem import read_at_most
 from edgectl.quantity import format_seconds
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _read_result(builder: Builder, request: Request) -> Result:
     path = request.output / RESULT_FILE
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_RESULT_BYTES + 1)
+            data = read_at_most(file, _MAX_RESULT_BYTES + 1)
         if len(data) > _MAX_RESULT_BYTES:
             raise ValueError(f"larger than {_MAX_RESULT_BYTES} bytes")
         value = json.loads(data, parse_constant=_not_json)

@@ -26,7 +26,7 @@ class ManifestSet:
     models: Mapping[tuple[str, str], Model]
     """By name and version."""
     targets: Mapping[str, Target]
-    """The repository's own, and the shipped profiles that it does not replace."""
+    """The repository's own, and the shipped profiles that its fleets name besides."""
     fleets: Mapping[str, Fleet]
     _newest: Mapping[str, str] = field(init=False, repr=False)
 

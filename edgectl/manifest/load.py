@@ -23,7 +23,7 @@ from edgectl.manifest.target import Target
 from edgectl.manifest.yaml import read_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from edgectl.manifest.base import Manifest
     from edgectl.manifest.formats import SourceFormats
@@ -83,11 +83,11 @@ def load_project(
     for path in _manifest_files(root, reading):
         if path != project_file:
             reading.read(path)
-    own = {document.name for document in reading.documents if document.kind == "Target"}
-    profiles = _shipped_profiles(own, reading)
+    shipped = {path.stem: path for path in profile_files()}
+    profiles = _profiles_in_use(shipped, reading)
     reading.problems += list(_identity_problems(reading, project_file))
     everything = [*reading.documents, *profiles]
-    names = names_of(everything, lost=reading.lost, unread=len(reading.unread))
+    names = names_of(everything, shipped, lost=reading.lost, unread=len(reading.unread))
     reading.problems += reference_problems(everything, names)
     reading.problems += misfits(everything, names, formats)
     for document in reading.documents:
@@ -180,14 +180,15 @@ def _walk(directory: Path, root: Path) -> Iterable[Path]:
                 yield Path(here) / name
 
 
-def _shipped_profiles(own: set[str | None], reading: _Reading) -> list[Document]:
-    """The shipped profiles that the project does not replace."""
-    shipped = _Reading()
-    for path in profile_files():
-        if path.stem not in own:
-            shipped.read(path)
-    reading.problems += shipped.problems
-    return shipped.documents
+def _profiles_in_use(shipped: Mapping[str, Path], reading: _Reading) -> list[Document]:
+    """The shipped profiles that a fleet names and the project does not replace."""
+    own = {document.name for document in reading.documents if document.kind == "Target"}
+    named = {target for fleet in reading.of(Fleet) for target in fleet.spec.targets}
+    profiles = _Reading()
+    for name in sorted(named & shipped.keys() - own):
+        profiles.read(shipped[name])
+    reading.problems += profiles.problems
+    return profiles.documents
 
 
 def _identity_problems(reading: _Reading, project_file: Path) -> Iterator[Problem]:

@@ -24,6 +24,8 @@ class Names:
     and a reference to one is not another."""
 
     targets: dict[str, Document] = field(default_factory=dict)
+    shipped: Collection[str] = ()
+    """Profiles that edgectl ships; of these, only those that a fleet names are in `targets`."""
     models: dict[str, dict[str, Document]] = field(default_factory=lambda: defaultdict(dict))
     unversioned: set[str] = field(default_factory=set)
     """Models of which some manifest has no readable version."""
@@ -51,12 +53,17 @@ class Names:
 
 
 def names_of(
-    documents: Iterable[Document], *, lost: Collection[str] = (), unread: int = 0
+    documents: Iterable[Document],
+    shipped: Collection[str],
+    *,
+    lost: Collection[str] = (),
+    unread: int = 0,
 ) -> Names:
-    """The names that documents define; `unread` is the number of files that are not YAML to their
-    end."""
+    """The names that documents define, and those of shipped profiles; `unread` is the number of
+    files that are not YAML to their end."""
     files = "a file" if unread == 1 else f"{unread} files"
-    names = Names(lost=lost, where=f", or it is in {files} that cannot be read" if unread else "")
+    where = f", or it is in {files} that cannot be read" if unread else ""
+    names = Names(shipped=shipped, lost=lost, where=where)
     for document in documents:
         if document.name is None:
             continue
@@ -80,7 +87,7 @@ def reference_problems(documents: Iterable[Document], names: Names) -> Iterator[
 def _unknown_targets(document: Document, fleet: Fleet, names: Names) -> Iterator[Problem]:
     for number, target in enumerate(fleet.spec.targets):
         if target not in names.targets and target not in names.lost:
-            missing = names.missing("Target", target, names.targets)
+            missing = names.missing("Target", target, {*names.targets, *names.shipped})
             yield document.problem(("spec", "targets", number), *missing)
 
 

@@ -8,6 +8,7 @@ stay text and `1e-3` is a number; each keeps its text, so that errors can quote 
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 import stat
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from edgectl.manifest.problem import Origin, Problem, dotted
+from edgectl.oci.filesystem import read_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +34,14 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 _TEXT = f"{_TAG}str"
 _TEXT_TAGS = frozenset({_TEXT, "!", f"{_TAG}timestamp", f"{_TAG}value"})
-_EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
 
 _LOADER = yaml.SafeLoader("")
-_IMPLICIT: dict[str, list[tuple[str, re.Pattern[str]]]] = _LOADER.yaml_implicit_resolvers
+_EXPONENT = (f"{_TAG}float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"))
+_IMPLICIT: dict[str, list[tuple[str, re.Pattern[str]]]] = {
+    first: [*known, _EXPONENT] if first in "-+0123456789" else known
+    for first, known in _LOADER.yaml_implicit_resolvers.items()
+}
+"""First character to the tags that a plain scalar can have, and what it then looks like."""
 _CONSTRUCT: dict[str, Callable[[yaml.ScalarNode], Any]] = {
     f"{_TAG}bool": _LOADER.construct_yaml_bool,
     f"{_TAG}int": _LOADER.construct_yaml_int,
@@ -152,7 +158,7 @@ def _read_text(path: Path) -> str:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _Refused(1, 1, "is not a regular file")
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = read_at_most(file, MAX_BYTES + 1)
     except OSError as error:
         raise _Refused(1, 1, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
@@ -198,12 +204,13 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> _Refused:
     return _Refused(line, column, f"not YAML: {message or error}")
 
 
+@functools.lru_cache(maxsize=1024)  # manifests say the same few words again and again
 def _plain_tag(text: str) -> str:
     """The tag of a plain scalar, by PyYAML's tables of YAML 1.1."""
     for tag, pattern in _IMPLICIT.get(text[:1], ()):
         if pattern.match(text):
             return tag
-    return f"{_TAG}float" if _EXPONENT.fullmatch(text) else _TEXT
+    return _TEXT
 
 
 def _position(event: yaml.Event) -> tuple[int, int]:
@@ -244,7 +251,7 @@ class _Composer:
         }
         parser = yaml.CSafeLoader(text)
         try:
-            while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+            while (event := parser.get_event()) is not None:
                 if (handle := handlers.get(type(event))) is not None:
                     handle(event)
         finally:
@@ -253,13 +260,13 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         line, column = _position(event)
         text = event.value
-        is_plain, _ = event.implicit
-        tag = event.tag or (_plain_tag(text) if is_plain else _TEXT)
+        tag = event.tag or (_plain_tag(text) if event.implicit[0] else _TEXT)
         node = Node(line, column, text, text)
-        if tag == _MERGE:
-            node.text = None
-        elif tag not in _TEXT_TAGS:
-            node.value = self._construct(tag, text, line, column)
+        if tag not in _TEXT_TAGS:
+            if tag == _MERGE:
+                node.text = None
+            else:
+                node.value = self._construct(tag, text, line, column)
         self._complete(node, event.anchor)
 
     def _construct(self, tag: str, text: str, line: int, column: int) -> Any:

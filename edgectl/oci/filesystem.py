@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgectl.errors import EdgectlError
 
 TEMPORARY_PREFIX = ".edgectl-"
+_CHUNK_BYTES = 1 << 16
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -51,6 +52,16 @@ def open_file(path: Path) -> BinaryIO:
         os.close(handle)
         raise IntegrityError(f"{path} is no ordinary file", hint="who could write there?")
     return os.fdopen(handle, "rb")
+
+
+def read_at_most(file: BinaryIO, limit: int) -> bytes:
+    """The rest of a file, or its first `limit` bytes: memory is taken for what is there, not for
+    the limit, as `file.read(limit)` does."""
+    chunks = []
+    while limit > 0 and (chunk := file.read(min(limit, _CHUNK_BYTES))):
+        chunks.append(chunk)
+        limit -= len(chunk)
+    return b"".join(chunks)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from edgectl.oci.descriptor import MAX_MANIFEST_BYTES, Descriptor, parse_manifes
 from edgectl.oci.filesystem import (
     TEMPORARY_PREFIX,
     open_file,
+    read_at_most,
     replacing,
     storage_error,
     sync_directory,
@@ -233,7 +234,7 @@ class LayoutRepository:
 
     def _read_small(self, digest: Digest) -> bytes:
         with self._errors(f"reading {digest}"), self._open(digest) as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
+            data = read_at_most(file, MAX_MANIFEST_BYTES + 1)
         if len(data) > MAX_MANIFEST_BYTES:
             raise IntegrityError(f"manifest {digest} is larger than {MAX_MANIFEST_BYTES} bytes")
         return data
@@ -298,7 +299,7 @@ class LayoutRepository:
                             f"{self._index_file} is over {_MAX_INDEX_BYTES >> 20} MiB",
                             hint="is it an image layout's index?",
                         )
-                    data = file.read(_MAX_INDEX_BYTES)
+                    data = read_at_most(file, _MAX_INDEX_BYTES)
             except _ABSENT:
                 return _EMPTY
         try:

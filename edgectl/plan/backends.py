@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from edgectl.errors import ManifestError
 from edgectl.manifest.problem import suggest
@@ -20,22 +20,6 @@ NATIVE_ENGINES = {
     "tflite": "litert", "openvino": "openvino", "coreml": "coreml", "tensorrt": "tensorrt",
 }  # fmt: skip
 """The engine that runs a source format as it is: the reference for its variants."""
-
-
-class _Able(Protocol):
-    """What a builder says that it can do; see `DesiredBuilder`."""
-
-    @property
-    def formats(self) -> tuple[str, ...]: ...
-    @property
-    def engines(self) -> tuple[str, ...]: ...
-    @property
-    def takes(self) -> tuple[str, ...]: ...
-    @property
-    def compiles(self) -> str | None: ...
-
-
-_Toolchain = TypeVar("_Toolchain", bound=_Able)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +55,7 @@ def route(builders: Sequence[DesiredBuilder], model: DesiredModel, target: Desir
     return Route(*way)
 
 
-def engines_of(builders: Sequence[_Toolchain]) -> dict[str, frozenset[str]]:
+def engines_of(builders: Sequence[DesiredBuilder]) -> dict[str, frozenset[str]]:
     """The engines that a model of each source format can be made for."""
     formats = {name for builder in builders for name in (*builder.formats, *builder.takes)}
     engines = {name for builder in builders for name in builder.engines}
@@ -82,8 +66,8 @@ def engines_of(builders: Sequence[_Toolchain]) -> dict[str, frozenset[str]]:
 
 
 def _way(
-    builders: Sequence[_Toolchain], source_format: str, engine: str
-) -> tuple[_Toolchain | None, _Toolchain, _Toolchain | None] | None:
+    builders: Sequence[DesiredBuilder], source_format: str, engine: str
+) -> tuple[DesiredBuilder | None, DesiredBuilder, DesiredBuilder | None] | None:
     """Who imports, who optimises and who compiles a format for an engine; None if nobody can."""
     own = _for_engine(builders, engine)
     maker, compiler = own, None
@@ -97,7 +81,7 @@ def _way(
     return None if importer is None else (importer, maker, compiler)
 
 
-def _for_engine(builders: Sequence[_Toolchain], engine: str) -> _Toolchain | None:
+def _for_engine(builders: Sequence[DesiredBuilder], engine: str) -> DesiredBuilder | None:
     return next((builder for builder in builders if engine in builder.engines), None)
 
 
@@ -129,7 +113,7 @@ def used(builders: Sequence[DesiredBuilder], model: DesiredModel) -> list[Desire
     return [each for _, each in sorted({builder.name: builder for builder in found}.items())]
 
 
-def _importer(builders: Sequence[_Toolchain], source_format: str) -> _Toolchain | None:
+def _importer(builders: Sequence[DesiredBuilder], source_format: str) -> DesiredBuilder | None:
     return next((builder for builder in builders if source_format in builder.formats), None)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from edgectl.build.builder import find_builder, find_builders
 from edgectl.build.runner import Request, run
-from edgectl.desired import DesiredBuilder
 from edgectl.errors import EdgectlError
 from edgectl.expand import expand
 from edgectl.manifest.load import load_project
@@ -138,11 +137,7 @@ def plan(root: Path) -> Desired:
     )
     (root / "bench").mkdir()
     (root / "bench" / "all.yaml").write_text("".join(documents))
-    builders = tuple(
-        DesiredBuilder(b.name, b.digest, b.formats, b.engines, b.takes, b.compiles)
-        for b in find_builders()
-    )
-    return expand(load_project(root), builders, ())
+    return expand(load_project(root), find_builders(), ())
 
 
 def make(desired: Desired, work: Path, *, at_once: int) -> list[Recipe]:

@@ -16,6 +16,7 @@ from edgectl.trust.keys import generate
 from tests.support.project import REPOSITORY
 
 _TARGETS = ("intel-nuc", "raspberry-pi-5", "raspberry-pi-4", "jetson-orin-nano", "server-amd64")
+_MODELS = REPOSITORY / "manifests/models"
 _PLANNED = (1, 10, 100, 1000)
 _APPLIED = 200
 _REPEATS = 5
@@ -44,7 +45,7 @@ def main() -> None:
     fewer, sooner = 0, 0.0
     for count in _PLANNED:
         with tempfile.TemporaryDirectory() as folder:
-            root = _project(Path(folder), count)
+            root = _project(Path(folder), count, _shipped())
             load, plan = min((_plan(root) for _ in range(_REPEATS)), key=sum)
         variants, seconds = count * len(_TARGETS), load + plan
         added = format_seconds((seconds - sooner) / (variants - fewer)) if fewer else ""
@@ -55,7 +56,8 @@ def main() -> None:
         fewer, sooner = variants, seconds
     print("\n| apply, 1,000 variants, layout store | wall time | per variant |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        root = _project(Path(folder), _APPLIED)
+        root = _project(Path(folder), _APPLIED, _without(_shipped(), "evaluation:", "gates:"))
+        _copying_builder(root / "builders" / "onnx")
         for title in ("everything, with toolchains that copy", "nothing to do"):
             seconds = _apply(root)
             each = format_seconds(seconds / _APPLIED / len(_TARGETS))
@@ -80,30 +82,22 @@ def _apply(root: Path) -> float:
     return time.perf_counter() - started
 
 
-def _project(folder: Path, count: int) -> Path:
-    """A project of `count` models, each its own file, in one fleet for five targets."""
+def _shipped() -> str:
+    """The manifest of the model that every model here is like."""
+    return (_MODELS / "digits.yaml").read_text()
+
+
+def _project(folder: Path, count: int, manifest: str) -> Path:
+    """A project of `count` models, each with files of its own, in one fleet for five targets."""
     root = folder / "repo"
-    (root / "models").mkdir(parents=True)
-    builder = root / "builders" / "onnx"
-    builder.mkdir(parents=True)
-    (builder / "build.py").write_text(_BUILD)
-    (builder / "requirements.lock").write_text("# nothing\n")
-    (builder / "builder.yaml").write_text(
-        "protocol: 1\nname: onnx\nactions: [import, optimize]\nformats: [onnx]\n"
-        "engines: [onnxruntime]\n"
-    )
-    shutil.copy(REPOSITORY / "manifests/data/digits/1.0.0/calibration.npz", root / "models")
-    shutil.copy(REPOSITORY / "manifests/data/digits/1.0.0/golden.npz", root / "models")
-    model = _without(
-        (REPOSITORY / "manifests/models/digits.yaml").read_text(), "evaluation:", "gates:"
-    ).replace("../data/digits/1.0.0/", "")
+    source = (_MODELS / "digits-1.0.0.onnx").read_bytes()
     for number in range(count):
         name = f"model-{number:04}"
-        text = model.replace("name: digits", f"name: {name}").replace(
-            "digits-1.0.0.onnx", f"{name}.onnx"
-        )
-        (root / "models" / f"{name}.yaml").write_text(text)
-        (root / "models" / f"{name}.onnx").write_bytes(name.encode() * 2000)
+        directory = root / "models" / name
+        shutil.copytree(_MODELS.parent / "data/digits/1.0.0", directory)
+        text = manifest.replace("name: digits", f"name: {name}")
+        (directory / "model.yaml").write_text(text.replace("../data/digits/1.0.0/", ""))
+        (directory / "digits-1.0.0.onnx").write_bytes(source + name.encode())
     names = "".join(f"    - name: model-{number:04}\n" for number in range(count))
     (root / "fleet.yaml").write_text(
         "apiVersion: edgectl.dev/v1alpha1\nkind: Fleet\nmetadata:\n  name: many\nspec:\n"
@@ -117,6 +111,16 @@ def _project(folder: Path, count: int) -> Path:
     write_key_pair(root / "keys" / "cosign", generate(), _PASSWORD)
     Workspace.open(root, Access()).release_repository(lambda: _PASSWORD).init()
     return root
+
+
+def _copying_builder(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    (directory / "build.py").write_text(_BUILD)
+    (directory / "requirements.lock").write_text("# nothing\n")
+    (directory / "builder.yaml").write_text(
+        "protocol: 1\nname: onnx\nactions: [import, optimize]\nformats: [onnx]\n"
+        "engines: [onnxruntime]\n"
+    )
 
 
 def _without(text: str, *sections: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgectl.desired import (
     Desired,
-    DesiredBuilder,
     DesiredFleet,
     DesiredModel,
     DesiredRing,
@@ -23,9 +22,25 @@ from edgectl.oci.descriptor import Platform
 from edgectl.trust.release import Selector, SoakSettings
 
 
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A `DesiredBuilder` that is in no folder."""
+
+    name: str
+    digest: Digest
+    formats: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    compiles: str | None = None
+
+
 def digest(text: str) -> Digest:
     """A digest that differs for different texts."""
     return Digest.of(text.encode())
+
+
+ONNX = Toolchain("onnx", digest("onnx builder"), ("onnx",), ("onnxruntime",))
+SKLEARN = Toolchain("sklearn", digest("sklearn builder"), ("sklearn",))
 
 
 def pinned(text: str) -> PinnedFile:
@@ -114,10 +129,7 @@ def desired(*models: DesiredModel, fleets: tuple[DesiredFleet, ...] | None = Non
     return Desired(
         models,
         fleets,
-        (
-            DesiredBuilder("onnx", digest("onnx builder"), ("onnx",), ("onnxruntime",)),
-            DesiredBuilder("sklearn", digest("sklearn builder"), ("sklearn",)),
-        ),
+        (ONNX, SKLEARN),
         ("signer",),
         pinned("model-card.md.j2"),
     )

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.errors import ConfigError, IntegrityError, KeyFileError, SourceError, TrustError
+from edgectl.errors import (
+    ConfigError,
+    IntegrityError,
+    KeyFileError,
+    SourceError,
+    ToolchainError,
+    TrustError,
+)
 from edgectl.oci.descriptor import EMPTY_CONFIG, Descriptor, Manifest
 from edgectl.oci.layout import LayoutStore
 from edgectl.plan.compare import Action
 from edgectl.plan.observed import APPLIED_TYPE, applied_tag
 from edgectl.trust.keyfile import write_key_pair
 from edgectl.trust.keys import generate, load_private
+from tests.support.builders import make_builder
 from tests.support.toy import PASSWORD
 
 if TYPE_CHECKING:
@@ -39,6 +47,17 @@ def test_a_source_in_a_directory_is_found_from_anywhere(
     report = toy.apply()
     assert not report.failures
     assert report.releases
+
+
+def test_a_plan_hashes_no_builder_that_it_does_not_use(toy: ToyProject) -> None:
+    builders = toy.root / "builders"
+    make_builder(builders, "pass", name="unused")
+    planning, failing = toy.workspace(), toy.workspace()
+    (builders / "unused/build.py").unlink()
+    assert planning.plan().changed
+    (builders / "toy/build.py").unlink()
+    with pytest.raises(ToolchainError, match="'toy' cannot be read"):
+        failing.plan()
 
 
 def test_a_key_whose_signatures_nobody_accepts_is_refused(toy: ToyProject) -> None:

@@ -38,12 +38,14 @@ def test_the_users_builder_comes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["builder.yaml", "requirements.lock", "build.py"])
 def test_the_digest_covers_every_file(tmp_path: Path, file: str) -> None:
-    before = make_builder(tmp_path, "pass")
-    path = before.directory / file
+    builder = make_builder(tmp_path, "pass")
+    before, lock_before = builder.digest, builder.lock_digest
+    path = builder.directory / file
     path.write_text(path.read_text() + "\n# changed\n")
-    after = load_builder(before.directory)
-    assert after.digest != before.digest
-    assert (after.lock_digest != before.lock_digest) == (file == "requirements.lock")
+    after = load_builder(builder.directory)
+    assert after.digest != before
+    assert (after.lock_digest != lock_before) == (file == "requirements.lock")
+    assert builder.digest == before, "what a plan was made of changed under it"
 
 
 @pytest.mark.parametrize("module", ["folding.py", "passes/fusing.py"])
@@ -65,9 +67,10 @@ def test_the_digest_covers_every_module(tmp_path: Path, module: str) -> None:
 @pytest.mark.parametrize("path", ["__pycache__/build.py", ".venv/site.py", ".hidden.py", "README"])
 def test_the_digest_covers_nothing_else(tmp_path: Path, path: str) -> None:
     builder = make_builder(tmp_path, "pass")
+    before = builder.digest
     (builder.directory / path).parent.mkdir(exist_ok=True)
     (builder.directory / path).write_text("a = 1\n")
-    assert load_builder(builder.directory).digest == builder.digest
+    assert load_builder(builder.directory).digest == before
 
 
 def test_an_unknown_builder_names_the_known_ones() -> None:
@@ -132,5 +135,13 @@ def test_the_manifests_reference_names_the_formats_of_the_shipped_builders() -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     builder = make_builder(tmp_path, "pass")
     builder.lock.unlink()
-    with pytest.raises(ToolchainError, match=r"requirements\.lock"):
+    with pytest.raises(ToolchainError, match=r"it has no requirements\.lock"):
         load_builder(builder.directory)
+
+
+def test_a_file_that_goes_before_it_is_hashed_is_named(tmp_path: Path) -> None:
+    builder = make_builder(tmp_path, "pass")
+    builder.script.unlink()
+    with pytest.raises(ToolchainError, match=r"'toy' cannot be read: .*build\.py") as caught:
+        _ = builder.digest
+    assert "docs/builders.md" in (caught.value.hint or "")

@@ -44,9 +44,9 @@ def test_a_complete_environment_needs_no_uv(
 
 
 def test_another_lock_is_another_environment(tmp_path: Path) -> None:
-    one = make_builder(tmp_path, "pass")
-    two = make_builder(tmp_path, "pass", lock="# other\n")
-    changed_script = make_builder(tmp_path, "print()")
+    one = make_builder(tmp_path / "one", "pass")
+    two = make_builder(tmp_path / "two", "pass", lock="# other\n")
+    changed_script = make_builder(tmp_path / "three", "print()")
     assert toolchain.environment_key(one) != toolchain.environment_key(two)
     assert toolchain.environment_key(one) == toolchain.environment_key(changed_script)
 

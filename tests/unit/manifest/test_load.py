@@ -49,10 +49,14 @@ def problems(root: Path, formats: SourceFormats | None = None) -> list[str]:
     return said
 
 
-def test_a_project_has_its_manifests_and_the_shipped_profiles(project: Path) -> None:
+def test_a_project_has_its_manifests_and_the_shipped_profiles_of_its_fleets(project: Path) -> None:
+    shipped = {path.stem for path in profile_files()}
+    (project / "fleet.yaml").write_text(FLEET.replace("[intel-nuc]", f"[{', '.join(shipped)}]"))
     manifests = load_project(project)
     assert set(manifests.models) == {("base", "1.0.0")}
-    assert set(manifests.targets) == {path.stem for path in profile_files()}
+    assert set(manifests.targets) == shipped
+    (project / "fleet.yaml").write_text(FLEET)
+    assert set(load_project(project).targets) == {"intel-nuc"}
     assert manifests.project.registry.base == "registry"
     model = manifests.models["base", "1.0.0"]
     assert str(model.origin) == "base.yaml:1"

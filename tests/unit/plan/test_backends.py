@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from edgectl.desired import DesiredBuilder
 from edgectl.errors import ManifestError
 from edgectl.plan.backends import reference, route, used
-from tests.support.desired import digest, model, target
+from tests.support.desired import Toolchain, digest, model, target
 
 
-def builder(name: str, **parts: tuple[str, ...] | str) -> DesiredBuilder:
-    return replace(DesiredBuilder(name, digest(name)), **parts)  # type: ignore[arg-type]
+def builder(name: str, **parts: tuple[str, ...] | str) -> Toolchain:
+    return replace(Toolchain(name, digest(name)), **parts)  # type: ignore[arg-type]
 
 
 ONNX = builder("onnx", formats=("onnx",), engines=("onnxruntime",))
@@ -38,9 +37,9 @@ ALL = (CAFFE, LITERT, NPU, ONNX, TFLM)
 def test_the_way_of_a_format_to_an_engine(
     source_format: str,
     engine: str,
-    importer: DesiredBuilder | None,
-    maker: DesiredBuilder,
-    compiler: DesiredBuilder | None,
+    importer: Toolchain | None,
+    maker: Toolchain,
+    compiler: Toolchain | None,
 ) -> None:
     found = route(ALL, model(source_format=source_format), target(engine=engine))
     assert (found.importer, found.maker, found.compiler) == (importer, maker, compiler)

@@ -15,7 +15,16 @@ from edgectl.plan.observed import PARTIAL, Applied, Observed, ObservedModel
 from edgectl.plan.rollout import assign
 from edgectl.plan.step import REVISION, StepKind
 from edgectl.trust.release import FleetRelease, Selector
-from tests.support.desired import desired, digest, fleet, model, pinned, target
+from tests.support.desired import (
+    ONNX,
+    SKLEARN,
+    desired,
+    digest,
+    fleet,
+    model,
+    pinned,
+    target,
+)
 
 if TYPE_CHECKING:
     from edgectl.desired import Desired, DesiredModel
@@ -113,10 +122,9 @@ def test_each_part_of_a_target_is_a_reason_to_update(change: dict[str, Any]) -> 
 
 def test_a_new_builder_and_a_new_signer_are_reasons() -> None:
     before = after_apply(desired())
-    onnx, sklearn = desired().builders
-    newer = replace(desired(), builders=(replace(onnx, digest=digest("newer")), sklearn))
+    newer = replace(desired(), builders=(replace(ONNX, digest=digest("newer")), SKLEARN))
     assert only(make_plan(newer, before)) == (Action.UPDATE, ("the onnx builder changed",))
-    unused = replace(desired(), builders=(onnx, replace(sklearn, digest=digest("newer"))))
+    unused = replace(desired(), builders=(ONNX, replace(SKLEARN, digest=digest("newer"))))
     assert not make_plan(unused, before).changed
     signed = replace(desired(), signers=("other",))
     assert only(make_plan(signed, before)) == (Action.UPDATE, ("signing keys changed",))
@@ -154,9 +162,8 @@ def test_a_version_that_lacks_a_variant_says_so() -> None:
 def test_a_builder_that_could_and_does_not_take_part_changes_nothing() -> None:
     """Another builder for the format hides it: only the first on the search path is used."""
     before = after_apply(desired())
-    onnx, sklearn = desired().builders
-    also = replace(onnx, name="also", digest=digest("also"))
-    assert not make_plan(replace(desired(), builders=(onnx, sklearn, also)), before).changed
+    also = replace(ONNX, name="also", digest=digest("also"))
+    assert not make_plan(replace(desired(), builders=(ONNX, SKLEARN, also)), before).changed
 
 
 def test_models_made_from_the_same_files_share_no_step() -> None:
