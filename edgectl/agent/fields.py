@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from edgectl.errors import ConfigError, EdgectlError
+from edgectl.oci.filesystem import read_at_most
 from edgectl.oci.reference import RegistryLocation
 from edgectl.quantity import parse_bytes, parse_seconds
 
@@ -37,7 +38,8 @@ def read_yaml(path: Path, hint: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = read_at_most(file, MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     if len(data) > MAX_BYTES:
