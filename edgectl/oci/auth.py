@@ -2,7 +2,8 @@
 
 oras-py finds credentials (Docker's config.json, credential helpers). The rest is ours: oras-py
 keeps one token whatever its scope, sends basic credentials to the realm of a *Basic* challenge as
-if it were a URL, retries with sleeps, and takes minutes over a challenge that is long enough.
+if it were a URL, knows no identity tokens, waits for a credential helper for ever, retries with
+sleeps, and takes minutes over a challenge that is long enough.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import base64
 import json
 import os
 import re
+import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from oras.auth.token import TokenAuth
@@ -26,16 +28,31 @@ if TYPE_CHECKING:
 
     from edgectl.oci.access import Access
 
-    TokenRequest = Callable[[str, Mapping[str, str], Mapping[str, str]], bytes]
-    """Get a URL with query and headers; raises the errors of the family."""
+    TokenRequest = Callable[[str, Mapping[str, str], Mapping[str, str] | None, str | None], bytes]
+    """Ask a URL for a token: with a query, or with a form that is posted; and with an
+    `Authorization`, if any. Raises the errors of the family."""
 
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+_IDENTITY = "<token>"
+"""The user name by which a credential helper says that its secret is an identity token."""
+_HELPER_SECONDS = 60.0
+"""A credential helper may ask a person for a passphrase; a device has nobody to answer."""
 _MAX_CHALLENGE = 8192
 _CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'(?<![\w-])([\w-]++)\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s",]++))')
+_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What may be sent as a bearer token (RFC 6750, 2.1)."""
+
+
+class _Credentials(NamedTuple):
+    """What a registry, or its token service, knows a user by: one of both."""
+
+    basic: str | None = None
+    """`base64(user:password)`."""
+    identity_token: str | None = None
+    """What `docker login` was given in place of a password: for the token service alone."""
 
 
 class Authenticator:
@@ -45,7 +62,7 @@ class Authenticator:
         self._host = host
         self._access = access
         self._request = request
-        self._basic: str | None = None
+        self._known = _Credentials()
         self._found = False
         self._use_basic = False
         self._tokens: dict[tuple[str, bool], str] = {}
@@ -54,7 +71,7 @@ class Authenticator:
     def header(self, repository: str, *, write: bool) -> str | None:
         """The `Authorization` to send, as far as one is known to be wanted."""
         if self._use_basic:
-            return f"Basic {self._credentials()}"
+            return f"Basic {self._credentials().basic}"
         token = self._tokens.get((repository, write))
         if token is None and not write:
             token = self._tokens.get((repository, True))
@@ -69,7 +86,7 @@ class Authenticator:
         with self._lock:
             scheme, parameters = parse_challenge(challenge)
             if scheme == "basic":
-                self._use_basic = self._credentials() is not None
+                self._use_basic = self._credentials().basic is not None
                 return self.header(repository, write=write) not in {None, sent}
             if scheme != "bearer":
                 return False
@@ -84,7 +101,8 @@ class Authenticator:
             return True
 
     def _token(self, parameters: Mapping[str, str]) -> str | None:
-        """Ask the realm for a token (distribution's token authentication specification)."""
+        """Ask the realm for a token (distribution's token authentication specification; of an
+        identity token, its OAuth 2 form)."""
         realm = parameters.get("realm")
         if realm is None:
             return None
@@ -98,26 +116,34 @@ class Authenticator:
                 hint="plain HTTP is asked for with --insecure",
             )
         query = {name: parameters[name] for name in ("service", "scope") if parameters.get(name)}
-        basic = self._credentials()
-        headers = {} if basic is None else {"Authorization": f"Basic {basic}"}
+        basic, identity_token = self._credentials()
+        form = None
+        if identity_token is not None:
+            form = {
+                "grant_type": "refresh_token",
+                "refresh_token": identity_token,
+                "client_id": "edgectl",
+                **query,
+            }
+        authorization = None if basic is None else f"Basic {basic}"
         try:
-            answer = json.loads(self._request(realm, query, headers))
+            answer = json.loads(self._request(realm, {} if form else query, form, authorization))
             token = answer.get("token") or answer.get("access_token")
         except (ValueError, AttributeError):
             return None
         return token if isinstance(token, str) and _TOKEN.fullmatch(token) else None
 
-    def _credentials(self) -> str | None:
-        """`base64(user:password)`, looked for once."""
+    def _credentials(self) -> _Credentials:
+        """Looked for once."""
         if not self._found:
-            self._basic = self._find()
+            self._known = self._find()
             self._found = True
-        return self._basic
+        return self._known
 
-    def _find(self) -> str | None:
+    def _find(self) -> _Credentials:
         access = self._access
         if access.username is not None:
-            return str(get_basic_auth(access.username, access.password or ""))
+            return _Credentials(str(get_basic_auth(access.username, access.password or "")))
         return _DockerConfig(access.docker_config).find(self._host)
 
 
@@ -136,7 +162,7 @@ def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
 
 
 class _DockerConfig(TokenAuth):  # type: ignore[misc]  # oras-py has no types
-    """Docker's config.json: inline credentials, helpers, stores."""
+    """Docker's config.json: inline credentials, identity tokens, helpers, stores."""
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()
@@ -152,32 +178,66 @@ class _DockerConfig(TokenAuth):  # type: ignore[misc]  # oras-py has no types
                 "credHelpers": dict(config.get("credHelpers") or {}),
                 "credsStore": config.get("credsStore"),
             }
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except _MALFORMED as error:
             raise ConfigError(
                 f"{path} is not a Docker config.json: {type(error).__name__}",
                 hint="it holds credentials under `auths`",
             ) from error
 
-    def find(self, host: str) -> str | None:
-        """`base64(user:password)` for a host; raises ConfigError if what is kept is none."""
+    def find(self, host: str) -> _Credentials:
+        """What is kept for a host, if anything; raises ConfigError if that is not usable."""
         keys = [host, f"https://{host}", f"http://{host}"]
         if host == _DOCKER_HUB:
             keys.append(_DOCKER_HUB_KEY)
         try:
-            if any(self._load_auth(key) for key in keys):
-                return _checked(str(self._basic_auth))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            for key in keys:
+                if token := self._auth_config.get("auths", {}).get(key, {}).get("identitytoken"):
+                    return _identity(token)
+                if self._load_auth(key):
+                    return _parsed(str(self._basic_auth))
+        except (*_MALFORMED, subprocess.SubprocessError) as error:
             # Not from the error: it can hold what is to stay secret.
             raise ConfigError(
                 f"the credentials that Docker keeps for {host} are not usable "
                 f"({type(error).__name__})",
                 hint=f"log in again with `docker login {host}`, or check its credential helper",
             ) from None
-        return None
+        return _Credentials()
+
+    def _get_auth_from_creds_store(self, suffix: str, hostname: str) -> str | None:
+        """As oras-py's, but a helper that hangs is ended: raises subprocess.TimeoutExpired."""
+        try:
+            with subprocess.Popen(
+                [f"docker-credential-{suffix}", "get"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as helper:
+                try:
+                    answer, _ = helper.communicate(hostname.encode(), timeout=_HELPER_SECONDS)
+                except BaseException:
+                    helper.kill()
+                    raise
+        except FileNotFoundError:
+            return None
+        if helper.returncode != 0:  # that is how a helper says that it has nothing for the host
+            return None
+        found = json.loads(answer)
+        return str(get_basic_auth(found["Username"], found["Secret"]))
 
 
-def _checked(encoded: str) -> str:
-    """Credentials as they are sent; raises ValueError if they are not base64 of `user:password`."""
-    if b":" not in base64.b64decode(encoded, validate=True):
+def _parsed(encoded: str) -> _Credentials:
+    """Credentials as Docker keeps them; raises ValueError if that is not base64 of
+    `user:password`."""
+    user, colon, secret = base64.b64decode(encoded, validate=True).partition(b":")
+    if not colon:
         raise ValueError("no user and password")
-    return encoded
+    if user.decode() == _IDENTITY:
+        return _identity(secret.decode())
+    return _Credentials(encoded)
+
+
+def _identity(token: Any) -> _Credentials:
+    if not isinstance(token, str) or not token:
+        raise TypeError("an identity token is a text")
+    return _Credentials(identity_token=token)

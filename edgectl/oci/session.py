@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urlencode, urljoin, urlsplit
 
 import requests
 import requests.adapters
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _MAX_TOKEN_BYTES = 1 << 20
 _MAX_REDIRECTS = 8
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _PORTS = {"http": 80, "https": 443}
 _SEND_BYTES = 1 << 18
 _COMMIT_SECONDS = 600.0
@@ -61,6 +62,8 @@ class _Request:
     headers: Mapping[str, str]
     query: Mapping[str, str] | None = None
     body: OpenBody = None
+    is_login: bool = False
+    """Whether the body is a secret of its addressee, who answers at once."""
 
     @property
     def writes(self) -> bool:
@@ -148,6 +151,12 @@ class Client:
             response.finish()
             url = self._redirected(request, response.status, location, where)
             if _origin(url) != _origin(request.url):
+                if request.is_login:
+                    raise RegistryDeniedError(
+                        f"{where}: redirected to {urlsplit(url).hostname}, which the token that "
+                        "Docker keeps is not for",
+                        hint="the registry has to name the token service that it uses",
+                    )
                 authorization = None
                 where = f"{where}, redirected to {urlsplit(url).hostname}"
             request = replace(request, url=url, query=None)
@@ -192,6 +201,7 @@ class Client:
     def _exchanged(self, request: _Request) -> requests.Response:
         timeout = self._access.timeout
         data = None if request.body is None else request.body()
+        moves = data is not None and not request.is_login
         return self._session.request(
             request.method,
             request.url,
@@ -200,15 +210,25 @@ class Client:
             headers=request.headers,
             stream=True,
             allow_redirects=False,
-            timeout=(timeout, timeout if data is None else max(timeout, _COMMIT_SECONDS)),
+            timeout=(timeout, max(timeout, _COMMIT_SECONDS) if moves else timeout),
             verify=True if self._access.ca_file is None else str(self._access.ca_file),
         )
 
-    def _get_token(self, url: str, query: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
+    def _get_token(
+        self,
+        url: str,
+        query: Mapping[str, str],
+        form: Mapping[str, str] | None,
+        authorization: str | None,
+    ) -> bytes:
         doing = "getting a token"
-        response = self._followed(
-            _Request("GET", url, doing, {}, query), headers.get("Authorization")
-        )
+        request = _Request("GET", url, doing, {}, query)
+        if form is not None:
+            body = urlencode(form).encode()
+            request = replace(
+                request, method="POST", headers=_FORM, body=lambda: body, is_login=True
+            )
+        response = self._followed(request, authorization)
         try:
             if response.status >= 300:
                 raise self._error(response, doing)

@@ -220,11 +220,15 @@ def _fleet_change(
         left_out = ", ".join(":".join(key) for key in missing)
         if not missing:
             left_out = f"other targets of {', '.join(':'.join(key) for key in partial)}"
-        reason = f"the selection leaves out {left_out}, and fleets are released whole"
+        reasons: tuple[str, ...] = (
+            f"the selection leaves out {left_out}, and fleets are released whole",
+        )
         idle = all(change.action is Action.UNCHANGED for change in models.values())
         is_good = idle or (not pending and _runs(release, fleet))
-        action = Action.UNCHANGED if is_good else Action.BLOCKED
-        return FleetChange(fleet, action, (reason,), release)
+        if is_good:
+            return FleetChange(fleet, Action.UNCHANGED, reasons, release)
+        reasons += (f"to release it, select it whole: --fleet {fleet.name}",)
+        return FleetChange(fleet, Action.BLOCKED, reasons, release)
     return _compare_release(fleet, models, release, pending)
 
 

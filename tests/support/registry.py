@@ -71,12 +71,15 @@ class Registry:
         *,
         referrers_api: bool = True,
         credentials: tuple[str, str] | None = None,
+        identity_token: str | None = None,
         read_only: bool = False,
         page_size: int = 1000,
     ) -> None:
-        """With `credentials` (user name, password) every request needs a bearer token for them."""
+        """With `credentials` (user name, password) every request needs a bearer token for them, or
+        for `identity_token`."""
         self.referrers_api = referrers_api
         self.credentials = credentials
+        self.identity_token = identity_token
         self.read_only = read_only
         self.page_size = page_size
         self.repositories: dict[str, _Repository] = {}
@@ -175,7 +178,7 @@ class Registry:
         parts = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.path == "/token":
-            return self._token(query, headers)
+            return self._token(method, query, headers, body)
         match = _ROUTE.fullmatch(parts.path)
         name = match["name"] if match else ""
         if self.credentials is not None:
@@ -211,14 +214,25 @@ class Registry:
             401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": challenge}
         )
 
-    def _token(self, query: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
-        user, _, password = (
-            base64.b64decode(headers.get("Authorization", "").removeprefix("Basic "))
-            .decode()
-            .partition(":")
-        )
-        if (user, password) != self.credentials:
-            return error(401, "UNAUTHORIZED", "wrong user name or password")
+    def _token(
+        self, method: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> Answer:
+        """distribution's token authentication; a POST is its OAuth 2 form."""
+        if method == "POST":
+            query = {name: values[-1] for name, values in parse_qs(body.decode()).items()}
+            form = headers.get("Content-Type") == "application/x-www-form-urlencoded"
+            if not form or query.get("grant_type") != "refresh_token" or "client_id" not in query:
+                return error(400, "UNSUPPORTED", "not an OAuth 2 refresh")
+            if self.identity_token is None or query["refresh_token"] != self.identity_token:
+                return error(401, "UNAUTHORIZED", "wrong identity token")
+        else:
+            user, _, password = (
+                base64.b64decode(headers.get("Authorization", "").removeprefix("Basic "))
+                .decode()
+                .partition(":")
+            )
+            if (user, password) != self.credentials:
+                return error(401, "UNAUTHORIZED", "wrong user name or password")
         token = secrets.token_hex(16)
         scope = query.get("scope", "")
         granted = {scope}
@@ -226,7 +240,8 @@ class Registry:
             granted.add(scope.removesuffix(",push"))
         with self._lock:
             self._tokens[token] = granted
-        return json_answer(200, {"token": token, "expires_in": 300})
+        name = "access_token" if method == "POST" else "token"
+        return json_answer(200, {name: token, "expires_in": 300})
 
     def _blob(self, method: str, name: str, rest: str, *context: Any) -> Answer:
         _, headers, _ = context

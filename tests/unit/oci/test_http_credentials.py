@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgectl.errors import ConfigError, RegistryDeniedError
+from edgectl.oci import auth
 from edgectl.oci.access import Access
 from edgectl.oci.auth import parse_challenge
 from tests.support.faults import Redirect
@@ -73,6 +74,67 @@ def test_a_credential_helper(helped: Callable[[Registry, str], Access]) -> None:
     with Registry(credentials=("ann", "secret")) as registry:
         access = helped(registry, 'echo \'{"Username": "ann", "Secret": "secret"}\'')
         push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+
+
+@pytest.mark.parametrize("secret", ["identity", "identity & more=1"])
+def test_an_identity_token(tmp_path: Path, secret: str) -> None:
+    """What `docker login` keeps for registries that give one, Azure's among them."""
+    with Registry(credentials=("ann", "secret"), identity_token=secret) as registry:
+        file = tmp_path / "config.json"
+        empty = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+        kept = {registry.host: {"auth": empty, "identitytoken": secret}}
+        file.write_text(json.dumps({"auths": kept}))
+        repository = registry.store("", Access(insecure=True, docker_config=file)).repository("r")
+        push_artifact(repository, b"model", tag="1")
+        registry.expire_tokens()
+        assert repository.resolve("1") is not None
+        assert all("Basic" not in r.headers.get("Authorization", "") for r in registry.requests)
+
+
+def test_an_identity_token_of_a_credential_helper(
+    helped: Callable[[Registry, str], Access], caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.DEBUG),
+        Registry(credentials=("ann", "secret"), identity_token="identity") as registry,
+    ):
+        access = helped(registry, 'echo \'{"Username": "<token>", "Secret": "identity"}\'')
+        push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+    assert "identity" not in caplog.text
+
+
+@pytest.mark.parametrize("kept", ["another-token", 7, ["another-token"]])
+def test_a_wrong_identity_token_is_a_clear_error(tmp_path: Path, kept: object) -> None:
+    with Registry(credentials=("ann", "secret"), identity_token="identity") as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": kept}}}))
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises((ConfigError, RegistryDeniedError)) as caught:
+            registry.store("", access).repository("r").resolve("1")
+        assert "docker login" in (caught.value.hint or "")
+        assert "another-token" not in str(caught.value)
+
+
+def test_an_identity_token_goes_to_nobody_but_the_token_service(tmp_path: Path) -> None:
+    with Registry() as thief, Registry(credentials=("ann", ""), identity_token="it") as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
+        registry.inject(Redirect(f"http://{thief.host}", status=307), path="/token")
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises(RegistryDeniedError, match="redirected to"):
+            registry.store("", access).repository("r").resolve("1")
+        assert not thief.requests
+
+
+def test_a_credential_helper_that_hangs_is_ended(
+    helped: Callable[[Registry, str], Access], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "_HELPER_SECONDS", 0.2)
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = helped(registry, "sleep 20; exit 1")
+        with pytest.raises(ConfigError, match="TimeoutExpired") as caught:
+            registry.store("", access).repository("r").resolve("1")
+        assert "credential helper" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

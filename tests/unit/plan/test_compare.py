@@ -236,7 +236,9 @@ def test_selecting_a_target_builds_it_and_releases_nothing() -> None:
     plan = make_plan(of, Observed(), Selection(targets=frozenset({"a"})))
     assert {step.target for step in plan.models[0].run if step.kind is StepKind.PACKAGE} == {"a"}
     assert StepKind.INDEX not in {step.kind for step in plan.models[0].run}
-    assert [change.action for change in plan.fleets] == [Action.BLOCKED]
+    (waiting,) = plan.fleets
+    assert waiting.action is Action.BLOCKED
+    assert waiting.reasons[1] == "to release it, select it whole: --fleet shop"
 
 
 def test_what_is_selected_and_built_is_no_change_though_its_fleet_waits() -> None:
