@@ -71,7 +71,9 @@ class PowerMode(Element):
     """A power mode that the hardware can be set to."""
 
     name: Text = Field(description="What the vendor calls it.", examples=["15W"])
-    power: Watts = Field(description="Budget of the mode.", examples=["15W"])
+    power: Watts | None = Field(
+        default=None, description="Budget of the mode; absent where it has none.", examples=["15W"]
+    )
 
 
 class Power(Element):

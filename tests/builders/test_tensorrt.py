@@ -15,7 +15,7 @@ from tests.support.tensorrt_stubs import STUBS, build_libraries
 
 ROOT = Path(__file__).parents[2]
 BINDINGS = ("10.3.0", "10.16.1.11", "11.4.0.106")
-"""JetPack 6's, the last of 10, and 11, where implicit int8 and fp16 are gone."""
+"""JetPack 6.1's, the last of 10, and 11, where implicit int8 and fp16 are gone."""
 SOURCES = [*sorted((ROOT / "edgectl/engine").glob("*.py")),
            *sorted((ROOT / "builders/tensorrt").glob("*.py"))]  # fmt: skip
 SHIM = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
