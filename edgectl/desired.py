@@ -175,7 +175,7 @@ class DesiredBuilder(Protocol):
     @property
     def digest(self) -> Digest:
         """Of everything in its folder that can change what it makes; part of every step that it
-        runs. Taken when first asked for."""
+        runs. Of a builder that takes part, it is taken before the plan."""
 
 
 @dataclass(frozen=True, slots=True)

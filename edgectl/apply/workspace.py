@@ -18,6 +18,7 @@ from edgectl.manifest.load import load_project, load_project_file
 from edgectl.manifest.problem import suggest
 from edgectl.oci.access import open_store
 from edgectl.oci.tar import source_date_epoch
+from edgectl.plan.backends import taking_part
 from edgectl.plan.compare import make_plan
 from edgectl.plan.observe import observe
 from edgectl.trust.keys import load_private, load_public
@@ -72,16 +73,21 @@ class Workspace:
         return cls(root, (), manifests, open_store(manifests.project.registry, access), access)
 
     def desired(self) -> Desired:
-        """What the manifests ask for, with every file hashed."""
+        """What the manifests ask for, with every file hashed, and every builder that takes part."""
         signers = tuple(sorted(key.fingerprint for key in self.public_keys()))
         template = find_template(self.root)
-        return expand(
+        desired = expand(
             self.manifests,
             self.builders,
             signers,
             model_card=PinnedFile(Digest.of_file(template), template),
             source_date_epoch=source_date_epoch(),
         )
+        using = taking_part(self.builders, desired.models)
+        for builder in self.builders:
+            if builder.name in using:
+                builder.pin()
+        return desired
 
     def plan(self, selection: Selection | None = None) -> Plan:
         """What apply would do. Raises ManifestErrors also where the data of a model that is to be

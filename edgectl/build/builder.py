@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from edgectl.manifest.yaml import read_documents
 from edgectl.plan.backends import engines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 ACTIONS = ("import", "optimize", "compile", "evaluate")
 _FILES = ("builder.yaml", "requirements.lock", "build.py")
@@ -33,7 +34,7 @@ _KEYS = ("protocol", "name", "description", *_LISTS, "compiles", "leaves")
 _FORMAT = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Builder:
     """One toolchain: what it can do, and a digest that changes when what it does may change."""
 
@@ -58,15 +59,24 @@ class Builder:
     def digest(self) -> Digest:
         """Over builder.yaml, requirements.lock and every Python file; goes into each step's key.
 
-        Taken when first asked for, because most plans use few of the builders there are. Raises
-        ToolchainError if a file cannot be read.
+        Taken once, when first asked for: most plans use few of the builders there are. Raises
+        ToolchainError if a file or folder cannot be read.
         """
-        return Digest.of_files({name: self._digest_of(name) for name in self._files()})
+        with _readable(self.directory):
+            return Digest.of_files(
+                {name: Digest.of_file(self.directory / name) for name in self._files()}
+            )
 
     @cached_property
     def lock_digest(self) -> Digest:
         """Over requirements.lock; names the environment. Raises ToolchainError."""
-        return self._digest_of(self.lock.name)
+        with _readable(self.directory):
+            return Digest.of_file(self.lock)
+
+    def pin(self) -> None:
+        """Take the digest now: what changes in the folder later is another builder. Raises
+        ToolchainError."""
+        _ = self.digest
 
     @property
     def script(self) -> Path:
@@ -79,9 +89,9 @@ class Builder:
         return self.directory / "requirements.lock"
 
     def _files(self) -> set[str]:
-        """What the digest is over: relative paths of all that build.py can be or import."""
+        """What the digest is over, as relative paths; raises OSError."""
         files = set(_FILES)
-        for folder, below, names in os.walk(self.directory):
+        for folder, below, names in os.walk(self.directory, onerror=_raise):
             below[:] = [
                 name for name in below if not name.startswith(".") and name != "__pycache__"
             ]
@@ -92,12 +102,6 @@ class Builder:
                 if name.endswith(".py") and not name.startswith(".")
             }
         return files
-
-    def _digest_of(self, name: str) -> Digest:
-        try:
-            return Digest.of_file(self.directory / name)
-        except OSError as error:
-            raise _unreadable(self.directory, str(error)) from error
 
 
 def find_builder(name: str, *, repository: Path | None = None) -> Builder:
@@ -136,7 +140,9 @@ def source_formats(builders: Iterable[Builder]) -> SourceFormats:
 def load_builder(directory: Path) -> Builder:
     """Read one builder folder; raises ToolchainError naming what is wrong with it."""
     directory = directory.absolute()
-    if missing := [name for name in _FILES if not (directory / name).is_file()]:
+    with _readable(directory):
+        missing = [name for name in _FILES if not (directory / name).is_file()]
+    if missing:
         raise _unreadable(directory, f"it has no {' and no '.join(missing)}")
     spec = _read_spec(directory / "builder.yaml")
     return Builder(
@@ -151,6 +157,19 @@ def load_builder(directory: Path) -> Builder:
         dict(spec.get("leaves", {})),
         str(spec.get("description", "")),
     )
+
+
+@contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    """Turn the OSErrors of the block into a ToolchainError about a builder's folder."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(directory, str(error)) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _unreadable(directory: Path, why: str) -> ToolchainError:

@@ -36,9 +36,10 @@ _TEXT = f"{_TAG}str"
 _TEXT_TAGS = frozenset({_TEXT, "!", f"{_TAG}timestamp", f"{_TAG}value"})
 
 _LOADER = yaml.SafeLoader("")
+_LONGEST_WORD = 40
 _EXPONENT = (f"{_TAG}float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"))
 _IMPLICIT: dict[str, list[tuple[str, re.Pattern[str]]]] = {
-    first: [*known, _EXPONENT] if first in "-+0123456789" else known
+    first: [*known, _EXPONENT] if first in {*"-+0123456789"} else known
     for first, known in _LOADER.yaml_implicit_resolvers.items()
 }
 """First character to the tags that a plain scalar can have, and what it then looks like."""
@@ -204,13 +205,16 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> _Refused:
     return _Refused(line, column, f"not YAML: {message or error}")
 
 
-@functools.lru_cache(maxsize=1024)  # manifests say the same few words again and again
 def _plain_tag(text: str) -> str:
     """The tag of a plain scalar, by PyYAML's tables of YAML 1.1."""
     for tag, pattern in _IMPLICIT.get(text[:1], ()):
         if pattern.match(text):
             return tag
     return _TEXT
+
+
+_tag_of_word = functools.lru_cache(maxsize=1024)(_plain_tag)
+"""Manifests say the same few words again and again."""
 
 
 def _position(event: yaml.Event) -> tuple[int, int]:
@@ -260,7 +264,9 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         line, column = _position(event)
         text = event.value
-        tag = event.tag or (_plain_tag(text) if event.implicit[0] else _TEXT)
+        tag = event.tag or _TEXT
+        if event.tag is None and event.implicit[0]:
+            tag = _tag_of_word(text) if len(text) <= _LONGEST_WORD else _plain_tag(text)
         node = Node(line, column, text, text)
         if tag not in _TEXT_TAGS:
             if tag == _MERGE:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _MAX_TOKEN_BYTES = 1 << 20
 _MAX_REDIRECTS = 8
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NO_SUCH_LOGIN = frozenset({404, 405, 501})
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _PORTS = {"http": 80, "https": 443}
 _SEND_BYTES = 1 << 18
@@ -63,11 +64,11 @@ class _Request:
     query: Mapping[str, str] | None = None
     body: OpenBody = None
     is_login: bool = False
-    """Whether the body is a secret of its addressee, who answers at once."""
+    """Whether the body is a secret for its addressee, who changes nothing and answers at once."""
 
     @property
     def writes(self) -> bool:
-        return self.method not in {"GET", "HEAD"}
+        return self.method not in {"GET", "HEAD"} and not self.is_login
 
 
 class Client:
@@ -151,12 +152,6 @@ class Client:
             response.finish()
             url = self._redirected(request, response.status, location, where)
             if _origin(url) != _origin(request.url):
-                if request.is_login:
-                    raise RegistryDeniedError(
-                        f"{where}: redirected to {urlsplit(url).hostname}, which the token that "
-                        "Docker keeps is not for",
-                        hint="the registry has to name the token service that it uses",
-                    )
                 authorization = None
                 where = f"{where}, redirected to {urlsplit(url).hostname}"
             request = replace(request, url=url, query=None)
@@ -222,14 +217,19 @@ class Client:
         authorization: str | None,
     ) -> bytes:
         doing = "getting a token"
-        request = _Request("GET", url, doing, {}, query)
-        if form is not None:
+        if form is None:
+            response = self._followed(_Request("GET", url, doing, {}, query), authorization)
+        else:
             body = urlencode(form).encode()
-            request = replace(
-                request, method="POST", headers=_FORM, body=lambda: body, is_login=True
-            )
-        response = self._followed(request, authorization)
+            request = _Request("POST", url, doing, _FORM, body=lambda: body, is_login=True)
+            response = self._sent(request, f"{doing} at registry {self.host}")
         try:
+            if form is not None and (response.redirect or response.status in _NO_SUCH_LOGIN):
+                raise RegistryDeniedError(
+                    f"{doing} at registry {self.host}: its token service takes no identity tokens "
+                    f"({response.status})",
+                    hint="log in with a user name and a password, or an access token as password",
+                )
             if response.status >= 300:
                 raise self._error(response, doing)
             return response.read_all(_MAX_TOKEN_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from edgectl.errors import ManifestError
 from edgectl.manifest.problem import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgectl.desired import DesiredBuilder, DesiredModel, DesiredTarget
 
@@ -111,6 +112,25 @@ def used(builders: Sequence[DesiredBuilder], model: DesiredModel) -> list[Desire
     if model.evaluation is not None:
         found += filter(None, reference(builders, model))
     return [each for _, each in sorted({builder.name: builder for builder in found}.items())]
+
+
+def taking_part(
+    builders: Sequence[DesiredBuilder], models: Iterable[DesiredModel]
+) -> frozenset[str]:
+    """The names of the builders that a plan of these models uses."""
+    examples = {
+        (
+            model.source_format,
+            model.evaluation is None,
+            frozenset(variant.target.engine for variant in model.variants),
+        ): model
+        for model in models
+    }
+    found: set[str] = set()
+    for model in examples.values():
+        with suppress(ManifestError):  # that nothing makes it is for the plan to say
+            found |= {builder.name for builder in used(builders, model)}
+    return frozenset(found)
 
 
 def _importer(builders: Sequence[DesiredBuilder], source_format: str) -> DesiredBuilder | None:

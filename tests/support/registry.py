@@ -63,6 +63,13 @@ class _Repository:
     tags: dict[str, str] = field(default_factory=dict)
 
 
+def _user(headers: Mapping[str, str]) -> tuple[str, str]:
+    """User name and password of an `Authorization`, empty if there is none."""
+    encoded = headers.get("Authorization", "").removeprefix("Basic ")
+    user, _, password = base64.b64decode(encoded).decode().partition(":")
+    return user, password
+
+
 class Registry:
     """The registry; its contents are plain attributes for tests to look at and tamper with."""
 
@@ -72,14 +79,16 @@ class Registry:
         referrers_api: bool = True,
         credentials: tuple[str, str] | None = None,
         identity_token: str | None = None,
+        basic: bool = False,
         read_only: bool = False,
         page_size: int = 1000,
     ) -> None:
         """With `credentials` (user name, password) every request needs a bearer token for them, or
-        for `identity_token`."""
+        for `identity_token`; with `basic`, it needs them themselves."""
         self.referrers_api = referrers_api
         self.credentials = credentials
         self.identity_token = identity_token
+        self.basic = basic
         self.read_only = read_only
         self.page_size = page_size
         self.repositories: dict[str, _Repository] = {}
@@ -202,6 +211,11 @@ class Registry:
             return routes[match["what"]](method, name, match["rest"] or "", query, headers, body)
 
     def _refused(self, method: str, name: str, headers: Mapping[str, str]) -> Answer | None:
+        if self.basic:
+            if _user(headers) == self.credentials:
+                return None
+            wants = {"WWW-Authenticate": 'Basic realm="registry"'}
+            return error(401, "UNAUTHORIZED", "authentication required", wants)
         wanted = f"repository:{name}:" + ("pull" if method in {"GET", "HEAD"} else "pull,push")
         token = headers.get("Authorization", "").removeprefix("Bearer ")
         if not name and token in self._tokens:
@@ -225,14 +239,8 @@ class Registry:
                 return error(400, "UNSUPPORTED", "not an OAuth 2 refresh")
             if self.identity_token is None or query["refresh_token"] != self.identity_token:
                 return error(401, "UNAUTHORIZED", "wrong identity token")
-        else:
-            user, _, password = (
-                base64.b64decode(headers.get("Authorization", "").removeprefix("Basic "))
-                .decode()
-                .partition(":")
-            )
-            if (user, password) != self.credentials:
-                return error(401, "UNAUTHORIZED", "wrong user name or password")
+        elif _user(headers) != self.credentials:
+            return error(401, "UNAUTHORIZED", "wrong user name or password")
         token = secrets.token_hex(16)
         scope = query.get("scope", "")
         granted = {scope}

@@ -17,7 +17,7 @@ from edgectl.errors import (
 )
 from edgectl.oci.descriptor import EMPTY_CONFIG, Descriptor, Manifest
 from edgectl.oci.layout import LayoutStore
-from edgectl.plan.compare import Action
+from edgectl.plan.compare import Action, make_plan
 from edgectl.plan.observed import APPLIED_TYPE, applied_tag
 from edgectl.trust.keyfile import write_key_pair
 from edgectl.trust.keys import generate, load_private
@@ -54,8 +54,9 @@ def test_a_plan_hashes_no_builder_that_it_does_not_use(toy: ToyProject) -> None:
     make_builder(builders, "pass", name="unused")
     planning, failing = toy.workspace(), toy.workspace()
     (builders / "unused/build.py").unlink()
-    assert planning.plan().changed
+    desired = planning.desired()
     (builders / "toy/build.py").unlink()
+    assert make_plan(desired, planning.observe(desired)).changed
     with pytest.raises(ToolchainError, match="'toy' cannot be read"):
         failing.plan()
 

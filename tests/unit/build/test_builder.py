@@ -30,7 +30,7 @@ def test_shipped_builders_are_found() -> None:
 
 def test_the_users_builder_comes_first(tmp_path: Path) -> None:
     mine = make_builder(tmp_path / "builders", "pass", name="onnx")
-    assert find_builder("onnx", repository=tmp_path) == mine
+    assert find_builder("onnx", repository=tmp_path).directory == mine.directory
     assert find_builder("onnx").directory != mine.directory
     names = [builder.name for builder in find_builders(repository=tmp_path)]
     assert sorted(names) == sorted(set(names))
@@ -137,6 +137,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     builder.lock.unlink()
     with pytest.raises(ToolchainError, match=r"it has no requirements\.lock"):
         load_builder(builder.directory)
+
+
+def test_a_file_in_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    builder = make_builder(tmp_path, "pass")
+    (builder.directory / "one.py").symlink_to("two.py")
+    (builder.directory / "two.py").symlink_to("one.py")
+    with pytest.raises(ToolchainError, match=r"'toy' cannot be read: .*links"):
+        _ = load_builder(builder.directory).digest
 
 
 def test_a_file_that_goes_before_it_is_hashed_is_named(tmp_path: Path) -> None:

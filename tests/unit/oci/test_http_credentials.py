@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgectl.errors import ConfigError, RegistryDeniedError
-from edgectl.oci import auth
 from edgectl.oci.access import Access
 from edgectl.oci.auth import parse_challenge
-from tests.support.faults import Redirect
+from tests.support.faults import Hang, Redirect, Status
 from tests.support.registry import Registry
 from tests.unit.oci.conformance import BLOB, describe, push_artifact
 
@@ -103,6 +102,50 @@ def test_an_identity_token_of_a_credential_helper(
     assert "identity" not in caplog.text
 
 
+def test_what_a_helper_says_replaces_an_older_identity_token(
+    helped: Callable[[Registry, str], Access], tmp_path: Path
+) -> None:
+    with Registry(credentials=("ann", "secret"), identity_token="identity") as registry:
+        access = helped(registry, 'echo \'{"Username": "ann", "Secret": "secret"}\'')
+        file = tmp_path / "config.json"
+        config = json.loads(file.read_text())
+        config["auths"] = {registry.host: {"identitytoken": "from long ago"}}
+        file.write_text(json.dumps(config))
+        push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+
+
+def test_an_entry_of_nothing_is_nothing(tmp_path: Path) -> None:
+    with Registry() as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"auths": {registry.host: None}}))
+        registry.credentials = ("ann", "secret")
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises(RegistryDeniedError):
+            registry.store("", access).repository("r").resolve("1")
+
+
+def test_an_identity_token_is_sent_again_where_the_connection_was_cut(tmp_path: Path) -> None:
+    with Registry(credentials=("ann", "secret"), identity_token="it") as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
+        registry.inject(Hang(), path="/token", times=1)
+        access = Access(insecure=True, docker_config=file)
+        push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_token_service_without_identity_tokens_is_named(tmp_path: Path, status: int) -> None:
+    """And is not taken for a registry that lacks what was asked for."""
+    with Registry(credentials=("ann", "secret"), identity_token="it") as registry:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
+        registry.inject(Status(status), method="POST", path="/token")
+        access = Access(insecure=True, docker_config=file)
+        with pytest.raises(RegistryDeniedError, match="takes no identity tokens") as caught:
+            registry.store("", access).repository("r").resolve("1")
+        assert "password" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("kept", ["another-token", 7, ["another-token"]])
 def test_a_wrong_identity_token_is_a_clear_error(tmp_path: Path, kept: object) -> None:
     with Registry(credentials=("ann", "secret"), identity_token="identity") as registry:
@@ -121,20 +164,68 @@ def test_an_identity_token_goes_to_nobody_but_the_token_service(tmp_path: Path) 
         file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
         registry.inject(Redirect(f"http://{thief.host}", status=307), path="/token")
         access = Access(insecure=True, docker_config=file)
-        with pytest.raises(RegistryDeniedError, match="redirected to"):
+        with pytest.raises(RegistryDeniedError, match="takes no identity tokens"):
             registry.store("", access).repository("r").resolve("1")
         assert not thief.requests
 
 
 def test_a_credential_helper_that_hangs_is_ended(
-    helped: Callable[[Registry, str], Access], monkeypatch: pytest.MonkeyPatch
+    helped: Callable[[Registry, str], Access], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(auth, "_HELPER_SECONDS", 0.2)
+    monkeypatch.setattr("edgectl.oci.credentials.HELPER_SECONDS", 0.2)
+    pid = tmp_path / "pid"
     with Registry(credentials=("ann", "secret")) as registry:
-        access = helped(registry, "sleep 20; exit 1")
-        with pytest.raises(ConfigError, match="TimeoutExpired") as caught:
+        access = helped(registry, f"echo $$ >> {pid}; exec sleep 600")
+        repository = registry.store("", access).repository("r")
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="vault did not answer") as caught:
+                repository.resolve("1")
+            assert "docker-credential-vault get" in (caught.value.hint or "")
+    (helper,) = pid.read_text().split()  # who waits for the same answer is told what came of it
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(helper), 0)
+
+
+def test_a_failing_credential_helper_is_named(
+    helped: Callable[[Registry, str], Access], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = helped(registry, "echo the vault is sealed >&2; exit 1")
+        with pytest.raises(RegistryDeniedError):
             registry.store("", access).repository("r").resolve("1")
-        assert "credential helper" in (caught.value.hint or "")
+    assert "docker-credential-vault" in caplog.text
+    assert "the vault is sealed" in caplog.text
+
+
+def test_a_helper_that_has_nothing_is_no_failure(
+    helped: Callable[[Registry, str], Access], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Registry(credentials=("ann", "secret")) as registry:
+        access = helped(registry, "echo credentials not found in native keychain; exit 1")
+        with pytest.raises(RegistryDeniedError):
+            registry.store("", access).repository("r").resolve("1")
+    assert "vault" not in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_credentials_that_change_are_looked_up_again(tmp_path: Path, scheme: str) -> None:
+    """A device runs for months, and what a cloud's login gives lasts for hours."""
+    file = tmp_path / "config.json"
+
+    def keep(password: str) -> None:
+        encoded = base64.b64encode(f"ann:{password}".encode()).decode()
+        file.write_text(json.dumps({"auths": {registry.host: {"auth": encoded}}}))
+
+    with Registry(credentials=("ann", "first"), basic=scheme == "Basic") as registry:
+        keep("first")
+        repository = registry.store("", Access(insecure=True, docker_config=file)).repository("r")
+        push_artifact(repository, b"model", tag="1")
+        registry.credentials = ("ann", "second")
+        registry.expire_tokens()
+        with pytest.raises(RegistryDeniedError):
+            repository.resolve("1")
+        keep("second")
+        assert repository.resolve("1") is not None
 
 
 @pytest.mark.parametrize(

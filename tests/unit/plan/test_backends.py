@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from edgectl.desired import DesiredVariant
 from edgectl.errors import ManifestError
-from edgectl.plan.backends import reference, route, used
+from edgectl.plan.backends import reference, route, taking_part, used
 from tests.support.desired import Toolchain, digest, model, target
 
 
@@ -44,6 +45,15 @@ def test_the_way_of_a_format_to_an_engine(
     found = route(ALL, model(source_format=source_format), target(engine=engine))
     assert (found.importer, found.maker, found.compiler) == (importer, maker, compiler)
     assert found.evaluator == (compiler or maker)
+
+
+def test_the_builders_of_a_plan_are_those_of_all_that_can_be_made() -> None:
+    boards = model(variants=(DesiredVariant(target(engine="tflm"), "int8"),))
+    nowhere = model(variants=(DesiredVariant(target(engine="npu9"), "int8"),))
+    alone = replace(boards, source_format="tflite", evaluation=None)
+    assert taking_part(ALL, [alone, nowhere]) == {"litert", "tflm"}
+    assert taking_part(ALL, [boards]) == {"onnx", "litert", "tflm"}
+    assert taking_part(ALL, []) == frozenset()
 
 
 def test_a_builder_of_the_project_comes_before_ours() -> None:
