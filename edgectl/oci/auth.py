@@ -67,10 +67,8 @@ class Authenticator:
                 return False
             if self.header(repository, write=write) not in {None, sent}:
                 return True  # another thread got something better meanwhile
-            if sent is not None:
-                self._credentials = (
-                    None  # they can have changed: those of some clouds last for hours
-                )
+            if sent is not None:  # credentials can have changed: some clouds' last for hours
+                self._credentials = None
             if scheme == "basic":
                 basic = self._found().basic
                 self._basic = None if basic is None else f"Basic {basic}"

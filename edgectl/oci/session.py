@@ -220,21 +220,26 @@ class Client:
         if form is None:
             response = self._followed(_Request("GET", url, doing, {}, query), authorization)
         else:
-            body = urlencode(form).encode()
-            request = _Request("POST", url, doing, _FORM, body=lambda: body, is_login=True)
-            response = self._sent(request, f"{doing} at registry {self.host}")
+            response = self._login(url, form, f"{doing} at registry {self.host}")
         try:
-            if form is not None and (response.redirect or response.status in _NO_SUCH_LOGIN):
-                raise RegistryDeniedError(
-                    f"{doing} at registry {self.host}: its token service takes no identity tokens "
-                    f"({response.status})",
-                    hint="log in with a user name and a password, or an access token as password",
-                )
             if response.status >= 300:
                 raise self._error(response, doing)
             return response.read_all(_MAX_TOKEN_BYTES)
         finally:
             response.finish()
+
+    def _login(self, url: str, form: Mapping[str, str], where: str) -> Response:
+        """Post a secret to the token service, and to nobody that it redirects to."""
+        body = urlencode(form).encode()
+        request = _Request("POST", url, where, _FORM, body=lambda: body, is_login=True)
+        response = self._sent(request, where)
+        if response.redirect is None and response.status not in _NO_SUCH_LOGIN:
+            return response
+        response.finish()
+        raise RegistryDeniedError(
+            f"{where}: its token service takes no identity tokens ({response.status})",
+            hint="log in with a user name and a password, or an access token as password",
+        )
 
     def _error(self, response: Response, doing: str) -> Exception:
         where = f"{doing} at registry {self.host}"
