@@ -99,7 +99,7 @@ class LayoutRepository:
         self._name = name
         self._blobs = path / "blobs" / "sha256"
         self._index_file = path / "index.json"
-        self._cache = _Cache((0, 0, 0), 0, b"", _EMPTY)
+        self._cache = _Cache((0, 0, 0), 0, None, _EMPTY)
         self._prepared = False
 
     @property
@@ -396,7 +396,8 @@ class _Cache:
 
     key: tuple[int, int, int]
     read_ns: int
-    data: bytes
+    data: bytes | None
+    """None before it was read."""
     index: LayoutIndex
 
 

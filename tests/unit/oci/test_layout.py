@@ -174,8 +174,13 @@ def test_a_malformed_index_is_one_clear_error(
 ) -> None:
     push_artifact(repository, b"model", tag="1")
     (directory(store) / "index.json").write_bytes(content)
-    with pytest.raises(IntegrityError, match=r"index\.json"):
-        repository.resolve("1")
+    fresh = LayoutStore(Path(store.location.base)).repository(repository.name)
+    for each in (repository, fresh):
+        with pytest.raises(IntegrityError, match=r"index\.json"):
+            each.resolve("1")
+        with pytest.raises(IntegrityError, match=r"index\.json"):
+            push_artifact(each, b"another", tag="2")
+    assert (directory(store) / "index.json").read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["", "/etc", "../outside", "models/../../outside"])
