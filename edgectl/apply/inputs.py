@@ -111,9 +111,8 @@ class Inputs:
 
         parts = urlsplit(url)
         # A query can be a signature that grants access: it is not for logs.
-        shown = f"https://{parts.hostname}{parts.path}"
-        host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-        client = Client(host, self._elsewhere)
+        shown = f"https://{parts.netloc}{parts.path}"
+        client = Client(parts.netloc, self._elsewhere)
         try:
             with client.request("GET", url, repository="", doing=f"fetching {shown}") as response:
                 chunks = iter(lambda: response.read(_CHUNK_BYTES), b"")

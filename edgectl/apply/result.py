@@ -81,7 +81,7 @@ def load_result(
 def _read(repository: Repository, found: Descriptor, record: Manifest | Index) -> StepResult | None:
     """What a record that is trusted names; None if some of it is gone."""
     if isinstance(record, Index):
-        there = [each for each in record.manifests if repository.resolve(str(each.digest))]
+        there = [each for each in record.manifests if _is_whole(repository, each)]
         return StepResult(there[0]) if there else None
     if not all(repository.has_blob(layer.digest) for layer in record.layers):
         return None
@@ -90,6 +90,17 @@ def _read(repository: Repository, found: Descriptor, record: Manifest | Index) -
         return None
     files = {layer.annotations.get(TITLE, ""): layer for layer in record.layers}
     return StepResult(found, files, metadata)
+
+
+def _is_whole(repository: Repository, artifact: Descriptor) -> bool:
+    """Whether an artifact and what it names is there. What manifests of an index name, the steps
+    that made those manifests see to."""
+    if repository.resolve(str(artifact.digest)) is None:
+        return False
+    manifest = parse_manifest(repository.read_manifest(str(artifact.digest))[1])
+    if isinstance(manifest, Index):
+        return all(repository.resolve(str(each.digest)) for each in manifest.manifests)
+    return all(repository.has_blob(b.digest) for b in (manifest.config, *manifest.layers))
 
 
 def _facts(repository: Repository, config: Descriptor) -> dict[str, Any] | None:

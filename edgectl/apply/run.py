@@ -25,7 +25,7 @@ from edgectl.errors import (
     StorageFullError,
     ToolchainError,
 )
-from edgectl.plan.compare import Action, steps_of
+from edgectl.plan.compare import Action, model_ref, steps_of
 from edgectl.plan.step import StepKind
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Applier:
                 work=Path(work),
                 events=self._events,
                 cancel=cancel,
-                latency_limits=_latency_limits(self._plan),
+                latency_limits=latency_limits(self._plan),
                 step_timeout=self._workspace.manifests.project.spec.build.step_timeout,
             )
             outcomes = run_steps(
@@ -179,14 +179,15 @@ class Applier:
             report.releases.append(release)
 
     def _publish(self, change: FleetChange, outcomes: Mapping[str, Outcome]) -> FleetRelease | None:
-        released = {ref.digest for ring in _rings(change) for ref in ring.models}
+        released = {ref for ring in _rings(change) for ref in ring.models}
         models, indexes = {}, {}
         for model in self._plan.models:
             key = model.model.key
             if key not in change.fleet.models:
                 continue
-            if model.applied is not None and model.applied.index not in released:
-                require_signed(self._workspace.store, model.model, model.applied, self._accepted)
+            applied = model.applied
+            if applied is not None and model_ref(model.model, applied.index) not in released:
+                require_signed(self._workspace.store, model.model, applied, self._accepted)
             models[key] = model.model
             indexes[key] = _index(model, outcomes)
         return publish_release(self._trust, change.fleet, models, indexes)
@@ -201,13 +202,15 @@ def _measures_latency(step: Step) -> bool:
     return step.kind is StepKind.EVALUATE and step.params.get("architecture") == host_architecture()
 
 
-def _latency_limits(plan: Plan) -> dict[str, float]:
-    """What each evaluation has to stay under, in seconds, by its key."""
-    return {
-        step.uses["evaluation"]: float(step.params["limits"]["latency"])
-        for step in steps_of(plan)
-        if "evaluation" in step.uses and "latency" in step.params.get("limits", {})
-    }
+def latency_limits(plan: Plan) -> dict[str, float]:
+    """What each evaluation has to stay under, in seconds, by its key: for every target that it is
+    of."""
+    limits: dict[str, float] = {}
+    for step in steps_of(plan):
+        if "evaluation" in step.uses and "latency" in step.params.get("limits", {}):
+            key, limit = step.uses["evaluation"], float(step.params["limits"]["latency"])
+            limits[key] = min(limit, limits.get(key, limit))
+    return limits
 
 
 def _fault(step: Step, error: EdgectlError) -> Hashable:

@@ -54,12 +54,17 @@ def run_steps(
 ) -> dict[str, Outcome]:
     """Run every step once, at most `jobs` at a time, and return outcomes by key.
 
+    A step may be given more than once: versions of a model made from the same files share some.
+
     `execute` gets a step and the outcomes of the steps before it. Steps for which `alone` says so
     are run while nothing else is: what they measure is not disturbed. An exception that is not an
     EdgectlError, KeyboardInterrupt included, sets `cancel`, waits for the running steps, and is
     raised.
     """
-    schedule = _Schedule(tuple(steps), alone)
+    unique: dict[str, Step] = {}
+    for step in steps:
+        unique.setdefault(step.key, step)
+    schedule = _Schedule(tuple(unique.values()), alone)
     jobs = jobs or os.cpu_count() or 1
     with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[StepResult], Step] = {}

@@ -64,9 +64,9 @@ def show_plan(plan: Plan) -> None:
     if not plan.changed:
         click.echo(_nothing(plan))
         return
-    steps = [step for change in plan.models for step in change.run]
-    cached = sum(len(change.cached) for change in plan.models)
-    click.echo(f"Plan: {counts}; {len(steps)} build steps, {cached} of them cached.")
+    steps = {step.key for change in plan.models for step in change.run}
+    cached = {key for change in plan.models for key in change.cached}
+    click.echo(f"Plan: {counts}; {len(steps)} build steps, {len(cached)} of them cached.")
 
 
 def _nothing(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -117,6 +118,10 @@ AssetName = Annotated[
 Dimension = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
 
 
+_URL = form(
+    r"^https://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/\S*$",
+    "an https:// address of a host and a file",
+)
 _PINNED = form(r"^\S+@sha256:[0-9a-f]{64}$", "a reference with its digest, REPOSITORY@sha256:HEX")
 
 
@@ -134,7 +139,7 @@ class Source(Element):
         description="File or directory, relative to this manifest, inside the project.",
         examples=["digits-1.0.0.onnx"],
     )
-    url: Annotated[str, form(r"^https://[^\s/]+/\S*$", "an https:// address")] | None = Field(
+    url: Annotated[str, _URL] | None = Field(
         default=None,
         description="HTTPS address of the file; needs `sha256`.",
         examples=["https://models.example.com/digits-1.0.0.onnx"],
@@ -165,6 +170,16 @@ class Source(Element):
             yield Fault(f"needs exactly one of path, url and oci; it has {found}")
         if self.url is not None and self.sha256 is None:
             yield Fault("a url needs sha256, so that what is fetched is what was meant", ("url",))
+        if self.url is not None and not _is_address(self.url):
+            yield Fault("names an address or a port that cannot be", ("url",))
+
+
+def _is_address(url: str) -> bool:
+    """Whether host and port of a URL can be asked for."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 class Tensor(Element):

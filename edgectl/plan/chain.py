@@ -94,7 +94,11 @@ def model_steps(model: DesiredModel, desired: Desired) -> ModelSteps:
         StepKind.INDEX,
         f"index {name}",
         model.repository,
-        params={"name": model.name, "version": model.version},
+        params={
+            "name": model.name,
+            "version": model.version,
+            "sourceDateEpoch": desired.source_date_epoch,
+        },
         uses=packages,
         **shared,
     )

@@ -184,7 +184,6 @@ def _model_change(
 
 def _restrict(steps: ModelSteps, targets: Collection[str]) -> tuple[Step, ...]:
     """The steps up to the packages of some targets: an index needs all of them."""
-    kinds = {StepKind.IMPORT, StepKind.OPTIMIZE, StepKind.EVALUATE, StepKind.PACKAGE}
     wanted = {
         step.key
         for variant in steps.variants
@@ -193,7 +192,7 @@ def _restrict(steps: ModelSteps, targets: Collection[str]) -> tuple[Step, ...]:
         if step is not None
     }
     wanted |= {step.key for step in (steps.imported, steps.baseline) if step is not None}
-    return tuple(step for step in steps.steps if step.kind in kinds and step.key in wanted)
+    return tuple(step for step in steps.steps if step.key in wanted)
 
 
 def _reasons(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:

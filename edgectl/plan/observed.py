@@ -59,6 +59,8 @@ class Applied:
         """Parse; raises IntegrityError if malformed."""
         try:
             value: dict[str, Any] = json.loads(data)
+            if not all(name.isprintable() for name in value["inputs"]):
+                raise ValueError("a name that cannot be printed")
             return cls(
                 str(value["key"]),
                 Digest.parse(value["index"]),

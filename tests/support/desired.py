@@ -41,6 +41,7 @@ def digest(text: str) -> Digest:
 
 ONNX = Toolchain("onnx", digest("onnx builder"), ("onnx",), ("onnxruntime",))
 SKLEARN = Toolchain("sklearn", digest("sklearn builder"), ("sklearn",))
+TFLM = Toolchain("tflm", digest("tflm builder"), engines=("tflm",), compiles="litert")
 
 
 def pinned(text: str) -> PinnedFile:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgectl.apply.events import Events
-from edgectl.apply.run import Applier
+from edgectl.apply.run import Applier, latency_limits
 from edgectl.build.process import CancelledError
 from edgectl.engine.host import host_architecture
 from edgectl.errors import (
@@ -20,11 +20,13 @@ from edgectl.errors import (
     SourceError,
     ToolchainError,
 )
-from edgectl.oci.descriptor import Index, Manifest, parse_manifest
+from edgectl.oci.descriptor import Descriptor, Index, Manifest, parse_manifest
 from edgectl.plan.compare import Action, Selection, make_plan
-from edgectl.plan.observed import Observed, applied_tag
+from edgectl.plan.observe import read_applied
+from edgectl.plan.observed import APPLIED_TYPE, Observed, applied_tag
 from edgectl.plan.step import Step, StepKind
 from edgectl.trust.tree import verify_tree
+from tests.support.builders import MANIFESTS
 from tests.support.dying_store import DiedError, DyingStore
 from tests.support.toy import PASSWORD, ToyProject
 
@@ -221,6 +223,76 @@ def test_a_cached_result_of_which_something_is_gone_is_made_again(small: ToyProj
     tagged = small.repository().resolve("1.0.0")
     assert tagged is not None
     verify_tree(small.repository(), tagged, small.workspace().public_keys())
+
+
+def test_a_package_of_which_a_file_is_gone_is_made_again(small: ToyProject) -> None:
+    """Once the tags that say that all is there are deleted, as the error of a check says."""
+    small.apply()
+    repository = small.repository()
+    index = parse_manifest(repository.read_manifest("1.0.0")[1])
+    assert isinstance(index, Index)
+    package = parse_manifest(repository.read_manifest(str(index.manifests[-1].digest))[1])
+    assert isinstance(package, Manifest)
+    blobs = small.root / "registry" / "models" / "digits" / "blobs" / "sha256"
+    for blob in (package.config, *package.layers):
+        (blobs / blob.digest.hex).unlink()
+        repository.delete(applied_tag("1.0.0"))
+        assert not small.apply().failures
+        tagged = repository.resolve("1.0.0")
+        assert tagged is not None
+        verify_tree(repository, tagged, small.workspace().public_keys())
+
+
+def test_two_versions_made_from_one_file_share_what_is_made_of_it(toy: ToyProject) -> None:
+    toy.model(version="1.1.0")
+    for fleet, version in (("shop", "1.0.0"), ("field", "1.1.0")):
+        toy.fleet(f"digits:{version}", name=fleet, targets=["intel-nuc"])
+    started = []
+    events = Events(on_start=lambda step: started.append(step.key))
+    report = toy.apply(jobs=4, events=events)
+    assert not report.failures
+    assert {release.fleet for release in report.releases} == {"shop", "field"}
+    assert len(started) == len(set(started))
+    assert not toy.plan().changed
+
+
+def test_a_release_of_one_version_does_not_vouch_for_another(small: ToyProject) -> None:
+    """Whoever can push could leave a record by which a new version is the index of an old one."""
+    small.apply()
+    small.model(version="2.0.0", precision="fp32", says={"accuracy": 0.99})
+    small.fleet("digits:2.0.0", targets=["intel-nuc"])
+    (change,) = small.plan().models
+    assert change.steps is not None
+    models, images = small.repository(), small.repository("images/digits")
+    old = read_applied(models, applied_tag("1.0.0"))
+    forged = replace(old, key=change.steps.sign.key, inputs={}).to_bytes()
+    config = Descriptor.of(forged, APPLIED_TYPE)
+    models.push_blob(config, forged)
+    record = Manifest(config, (), artifact_type=APPLIED_TYPE)
+    models.push_manifest(record.to_bytes(), record.media_type, tag=applied_tag("2.0.0"))
+    for repository, digest in ((models, old.index), (images, old.image)):
+        found = repository.resolve(str(digest))
+        assert found is not None
+        repository.tag(found, "2.0.0")
+    assert small.plan().models[0].action is Action.UNCHANGED
+    report = small.apply()
+    assert isinstance(only_error(report), SignatureError)
+    assert not report.releases
+
+
+def test_the_strictest_limit_of_all_targets_decides_on_a_time_of_another_run(
+    toy: ToyProject,
+) -> None:
+    names = {"a": "50ms", "b": "10ms", "c": "500ms"}
+    shipped = (MANIFESTS / "targets/intel-nuc.yaml").read_text()
+    for name, latency in names.items():
+        text = shipped.replace("name: intel-nuc", f"name: {name}")
+        (toy.root / f"{name}.yaml").write_text(text.replace("latency: 20ms", f"latency: {latency}"))
+    toy.fleet(targets=list(names))
+    plan = toy.plan()
+    steps = [step for change in plan.models for step in change.run]
+    key = {step.uses["evaluation"] for step in steps if "evaluation" in step.uses}
+    assert latency_limits(plan) == dict.fromkeys(key, 0.01)
 
 
 def test_an_applied_record_that_nobody_signed_is_not_released(small: ToyProject) -> None:

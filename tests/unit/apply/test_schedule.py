@@ -66,8 +66,9 @@ def test_every_step_runs_once_and_after_what_it_uses(data: st.DataObject) -> Non
         )
         for at in range(count)
     ]
+    again = data.draw(st.lists(st.sampled_from(steps)))
     recorder = Recorder()
-    outcomes = run_steps(steps, recorder, jobs=3, cancel=threading.Event())
+    outcomes = run_steps([*again, *steps], recorder, jobs=3, cancel=threading.Event())
     assert sorted(recorder.order) == sorted(s.key for s in steps)
     for one in steps:
         assert all(recorder.order.index(use) < recorder.order.index(one.key) for use in one.uses)

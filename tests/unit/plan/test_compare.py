@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgectl.errors import ManifestError
+from edgectl.desired import DesiredVariant
+from edgectl.errors import IntegrityError, ManifestError
 from edgectl.plan.chain import model_steps
 from edgectl.plan.compare import Action, Plan, Selection, make_plan, model_ref
 from edgectl.plan.fingerprint import EDGECTL
@@ -18,6 +20,7 @@ from edgectl.trust.release import FleetRelease, Selector
 from tests.support.desired import (
     ONNX,
     SKLEARN,
+    TFLM,
     desired,
     digest,
     fleet,
@@ -239,6 +242,37 @@ def test_selecting_a_target_builds_it_and_releases_nothing() -> None:
     (waiting,) = plan.fleets
     assert waiting.action is Action.BLOCKED
     assert waiting.reasons[1] == "to release it, select it whole: --fleet shop"
+
+
+def test_selecting_a_target_that_is_compiled_for_compiles() -> None:
+    variants = tuple(DesiredVariant(target(name, engine="tflm"), "int8") for name in ("a", "b"))
+    board = model(variants=variants)
+    tools = (replace(ONNX, engines=(*ONNX.engines, "litert")), TFLM)
+    of = replace(desired(board, fleets=(fleet(targets=("a", "b")),)), builders=tools)
+    steps = make_plan(of, Observed(), Selection(targets=frozenset({"a"}))).models[0].run
+    assert [step.kind for step in steps].count(StepKind.COMPILE) == 1
+    keys = {step.key for step in steps}
+    assert all(keys.issuperset(step.uses.values()) for step in steps)
+
+
+def test_what_an_index_says_is_in_its_key() -> None:
+    """Its overviews carry the time that all files of an image have."""
+    keys = {
+        model_steps(model(), replace(desired(), source_date_epoch=epoch)).index.key
+        for epoch in (0, 1_700_000_000)
+    }
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;owned\x07", "\ud800", "a\nb"])
+def test_a_record_with_names_that_cannot_be_shown_is_malformed(name: str) -> None:
+    """Nobody has to have signed what a plan reads, and a plan is shown on a terminal."""
+    record = after_apply(desired()).models[model().key].applied
+    assert record is not None
+    said = json.loads(record.to_bytes())
+    said["inputs"] = {name: "x"}
+    with pytest.raises(IntegrityError, match="malformed applied record"):
+        Applied.from_bytes(json.dumps(said).encode())
 
 
 def test_what_is_selected_and_built_is_no_change_though_its_fleet_waits() -> None:
