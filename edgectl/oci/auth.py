@@ -115,7 +115,7 @@ class Authenticator:
         except RegistryDeniedError:
             self._credentials = None
             raise
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return None
         return token if isinstance(token, str) and _TOKEN.fullmatch(token) else None
 

@@ -42,8 +42,12 @@ class Platform:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read a platform object; raises KeyError or TypeError if it is not one."""
-        return cls(str(value["os"]), str(value["architecture"]), _optional_text(value, "variant"))
+        """Read a platform object; raises KeyError, TypeError or ValueError if it is not one."""
+        return cls(
+            _text(str(value["os"])),
+            _text(str(value["architecture"])),
+            _optional_text(value, "variant"),
+        )
 
     def to_json(self) -> dict[str, str]:
         """The platform object of image-index.md."""
@@ -114,13 +118,20 @@ def _annotations(value: Mapping[str, Any]) -> dict[str, str]:
     annotations = value.get("annotations") or {}
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in annotations.items()):
         raise TypeError("annotations are not strings")
-    return dict(annotations)
+    return {_text(key): _text(text) for key, text in annotations.items()}
 
 
 def _optional_text(value: Mapping[str, Any], key: str) -> str | None:
     text = value.get(key)
     if text is not None and not isinstance(text, str):
         raise TypeError(f"{key} is not a string")
+    return None if text is None else _text(text)
+
+
+def _text(text: str) -> str:
+    """A string that can be written again: half of a surrogate pair, which JSON can say with an
+    escape, has no UTF-8. Raises ValueError."""
+    text.encode()
     return text
 
 
@@ -197,6 +208,8 @@ def fault(error: Exception) -> str:
         return f"it is not JSON: {error}"
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
+    if isinstance(error, UnicodeEncodeError):
+        return "a string in it has half of a surrogate pair"
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r}"
     if isinstance(error, RecursionError):

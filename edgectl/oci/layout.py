@@ -34,6 +34,7 @@ from edgectl.oci.filesystem import (
     read_at_most,
     replacing,
     storage_error,
+    storage_errors,
     sync_directory,
     write_atomic,
 )
@@ -56,7 +57,11 @@ _ABSENT = (FileNotFoundError, NotADirectoryError)
 _ABANDONED_SECONDS = 24 * 3600.0
 """Age of a temporary file after which whoever wrote it is taken for dead."""
 _CLOCK_TICK_NS = 50_000_000
-"""Two changes closer than this can carry one modification time (a kernel tick, with margin)."""
+"""Two changes closer than this can carry one time of change (a kernel tick, with margin)."""
+_SECOND_NS = 1_000_000_000
+_MARKS = {"oci-layout", "index.json", "blobs"}
+"""What a directory has one of, if anything can be read from it as a repository. The standard wants
+all three, but a reader needs `oci-layout` for nothing, and a digest without `index.json`."""
 _MAX_INDEX_BYTES = 256 << 20
 """About a million entries: more than a repository has, less than a device's memory."""
 _LOCK_SECONDS = 60.0
@@ -85,10 +90,24 @@ class LayoutStore:
         return self._repositories.setdefault(name, LayoutRepository(self._root / name, name))
 
     def repositories(self) -> Iterator[LayoutRepository]:
-        """Every repository below the directory that is there, in sorted order."""
-        for marker in sorted(self._root.glob("**/oci-layout")):
-            if marker.parent != self._root:
-                yield self.repository(marker.parent.relative_to(self._root).as_posix())
+        """Whatever below the directory `repository` would read something from, in sorted order.
+
+        Links are followed; what several names lead to comes once, under the first of them. Raises
+        StorageError.
+        """
+        seen: set[tuple[int, int]] = set()
+        for here, below, names in os.walk(self._root, followlinks=True):
+            directory = Path(here)
+            with storage_errors(f"looking for repositories in {self.location}"):
+                status = directory.stat()
+            place = (status.st_dev, status.st_ino)
+            if place in seen:
+                below.clear()
+                continue
+            seen.add(place)
+            if directory != self._root and not _MARKS.isdisjoint((*below, *names)):
+                yield self.repository(directory.relative_to(self._root).as_posix())
+            below.sort()
 
 
 class LayoutRepository:
@@ -99,7 +118,7 @@ class LayoutRepository:
         self._name = name
         self._blobs = path / "blobs" / "sha256"
         self._index_file = path / "index.json"
-        self._cache = _Cache((0, 0, 0), 0, None, _EMPTY)
+        self._cache = _Cache((), 0, None, _EMPTY)
         self._prepared = False
 
     @property
@@ -145,7 +164,7 @@ class LayoutRepository:
                     raise IntegrityError(
                         f"oci-layout:{self._path}: blob sha256:{path.name} hashes to {found}",
                         hint="copy the directory again from where it was made; there, delete the "
-                        "blob and apply again",
+                        "blob and the repository's tags applied-…, and apply again",
                     )
                 yield path.stat().st_size
 
@@ -289,9 +308,8 @@ class LayoutRepository:
             try:
                 with open_file(self._index_file) as file:
                     status = os.fstat(file.fileno())
-                    key = (status.st_ino, status.st_size, status.st_mtime_ns)
                     cache = self._cache
-                    if key == cache.key and cache.read_ns - status.st_mtime_ns > _CLOCK_TICK_NS:
+                    if cache.is_of(status):
                         return cache.index
                     read_ns = time.time_ns()
                     if status.st_size > _MAX_INDEX_BYTES:
@@ -308,7 +326,7 @@ class LayoutRepository:
             raise IntegrityError(
                 f"{self._index_file}: {error}", hint="restore it, or push into a new directory"
             ) from error
-        self._cache = _Cache(key, read_ns, data, index)
+        self._cache = _Cache(_key(status), read_ns, data, index)
         return index
 
     def _write_index(self, index: LayoutIndex) -> None:
@@ -317,9 +335,7 @@ class LayoutRepository:
             return
         data = index.to_bytes()
         write_atomic(self._index_file, data)
-        status = self._index_file.stat()
-        key = (status.st_ino, status.st_size, status.st_mtime_ns)
-        self._cache = _Cache(key, time.time_ns(), data, index)
+        self._cache = _Cache(_key(self._index_file.stat()), time.time_ns(), data, index)
 
     def _prepare(self) -> None:
         """Make the layout's directories, and remove what killed writers left behind."""
@@ -394,11 +410,39 @@ class LayoutRepository:
 class _Cache:
     """The parsed `index.json`, and how to tell that it is still the one on disk."""
 
-    key: tuple[int, int, int]
+    key: tuple[int, ...]
     read_ns: int
     data: bytes | None
     """None before it was read."""
     index: LayoutIndex
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether a file of this status surely has not changed since.
+
+        Never where times are whole seconds, as on FAT: there a program sets the time of change
+        together with that of modification, and two changes easily share one.
+        """
+        changed = status.st_ctime_ns
+        return (
+            self.key == _key(status)
+            and changed % _SECOND_NS != 0
+            and self.read_ns - changed > _CLOCK_TICK_NS
+        )
+
+
+def _key(status: os.stat_result) -> tuple[int, ...]:
+    """What differs when a file was changed, or replaced by another.
+
+    The time of change above all: what unpacks, copies or synchronises a directory sets the time
+    of modification, to the same for every delivery where deliveries are to be reproducible.
+    """
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def _digest_or_none(target: str) -> Digest | None:

@@ -6,18 +6,19 @@ names; both stores read and write it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from edgectl.digest import Digest
 from edgectl.errors import NotFoundError
 from edgectl.oci.descriptor import Descriptor, Index, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from edgectl.digest import Digest
-
     Read = Callable[[str], tuple[Descriptor, bytes]]
 
+_FALLBACK_TAG = re.compile(r"sha256-([0-9a-f]{64})")
 _MOST_UNTYPED = 256
 """Most referrers that are read for their type: a hostile list could name any number."""
 
@@ -27,9 +28,10 @@ def fallback_tag(subject: Digest) -> str:
     return f"sha256-{subject.hex}"
 
 
-def is_fallback_tag(tag: str) -> bool:
-    """Whether a tag lists the referrers of a manifest."""
-    return tag.startswith("sha256-")
+def subject_of(tag: str) -> Digest | None:
+    """The manifest whose referrers are listed under a tag; None if it is no fallback tag."""
+    match = _FALLBACK_TAG.fullmatch(tag)
+    return None if match is None else Digest(match[1])
 
 
 def describe(data: bytes, media_type: str) -> Descriptor:

@@ -200,6 +200,18 @@ def test_a_token_that_is_none_is_not_sent_and_not_shown(token: str) -> None:
         assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("body", [b"[" * 20_000, b'{"token":' * 20_000, b"[]", b"\xff"])
+def test_a_token_answer_that_makes_no_sense_is_one_clear_error(body: bytes) -> None:
+    def answer(raw: Raw, request: bytes) -> object:
+        if b"/token" in request:
+            return says(b"200 OK", body=body)(raw, request)
+        realm = f'WWW-Authenticate: Bearer realm="http://{server.host}/token"'.encode()
+        return says(b"401 Unauthorized", realm)(raw, request)
+
+    with RawServer(answer) as server, pytest.raises(RegistryDeniedError):
+        manifest(server.repository())
+
+
 @pytest.mark.parametrize("challenge", ["Basic", "Bearer"])
 def test_storage_that_a_registry_redirects_to_gets_no_credentials(challenge: str) -> None:
     """What another host answers is no challenge of the registry's, whoever controls that host."""

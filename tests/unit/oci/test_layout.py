@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from edgectl.errors import (
     StorageError,
     StorageFullError,
 )
+from edgectl.oci import layout
 from edgectl.oci.access import open_store
 from edgectl.oci.descriptor import (
     EMPTY_CONFIG,
@@ -32,6 +34,7 @@ from edgectl.oci.descriptor import (
     Index,
     Manifest,
 )
+from edgectl.oci.filesystem import read_at_most
 from edgectl.oci.layout import LayoutRepository, LayoutStore
 from edgectl.oci.layout_index import REF_NAME, LayoutIndex
 from edgectl.oci.reference import RegistryLocation
@@ -377,3 +380,96 @@ def test_an_index_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         index.truncate(300 << 20)
     with pytest.raises(IntegrityError, match="is over 256 MiB"):
         repository.tags()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("way", ["replaced", "written over"])
+def test_a_delivery_with_the_times_of_the_last_one_is_seen(
+    store: LayoutStore, way: str, settled: bool
+) -> None:
+    """As tar and `cp -p` leave it, where deliveries are to be reproducible."""
+    repository = store.repository("models/digits")
+    index, delivered = directory(store) / "index.json", []
+    pushed = []
+    for content in (b"one", b"two"):
+        pushed.append(push_artifact(repository, content))
+        repository.tag(pushed[-1], "latest")
+        entry = {**pushed[-1].to_json(), "annotations": {REF_NAME: "latest"}}
+        delivered.append(json.dumps({"manifests": [entry]}).encode())
+    assert len(delivered[0]) == len(delivered[1])
+    reader = LayoutStore(Path(store.location.base)).repository("models/digits")
+    for data, expected in zip(delivered, pushed, strict=True):
+        if way == "replaced":
+            index.unlink()
+        index.write_bytes(data)
+        os.utime(index, (0, 0))
+        if settled:
+            wait_until_unchanging(index)
+        assert reader.resolve("latest") == expected
+
+
+def wait_until_unchanging(file: Path) -> None:
+    """Until the file is so old that a reader may keep what it read of it."""
+    while time.time_ns() - file.stat().st_ctime_ns < 100_000_000:
+        time.sleep(0.01)
+
+
+def test_an_index_that_does_not_change_is_read_once(
+    store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[bytes] = []
+
+    def counted(file: BinaryIO, limit: int) -> bytes:
+        readings.append(read_at_most(file, limit))
+        return readings[-1]
+
+    monkeypatch.setattr("edgectl.oci.layout.read_at_most", counted)
+    push_artifact(store.repository("models/digits"), b"one", tag="1")
+    os.utime(directory(store) / "index.json", (0, 0))
+    wait_until_unchanging(directory(store) / "index.json")
+    reader = LayoutStore(Path(store.location.base)).repository("models/digits")
+    readings.clear()
+    for _ in range(3):
+        assert list(reader.tags()) == ["1"]
+    assert len(readings) == 1
+
+
+def test_where_times_are_whole_seconds_an_index_is_always_read() -> None:
+    """FAT has nothing finer, and lets programs set the only time it keeps."""
+    for nanoseconds, kept in ((0, False), (1, True)):
+        changed = 1_700_000_000 * 10**9 + nanoseconds
+        status = cast("os.stat_result", Status(changed))
+        cache = layout._Cache(layout._key(status), changed + 10**12, b"", LayoutIndex())
+        assert cache.is_of(status) is kept
+
+
+class Status:
+    """A file's status, all of whose times are one."""
+
+    st_dev, st_ino, st_size = 1, 2, 3
+
+    def __init__(self, changed: int) -> None:
+        self.st_mtime_ns = self.st_ctime_ns = changed
+
+
+@pytest.mark.parametrize("left", ["oci-layout", "index.json", "blobs"])
+def test_every_repository_that_can_be_read_is_found(store: LayoutStore, left: str) -> None:
+    """Each of the three alone, as half of a copy leaves it."""
+    push_artifact(store.repository("models/whole"), b"model")
+    push_artifact(store.repository("models/whole/within"), b"model")
+    push_artifact(store.repository("half"), b"model")
+    for path in directory(store, "half").iterdir():
+        if path.name != left:
+            path.rename(directory(store, "") / f"aside-{path.name}")
+    (directory(store, "models/none")).mkdir()
+    found = [repository.name for repository in store.repositories()]
+    assert found == ["half", "models/whole", "models/whole/within"]
+
+
+def test_repositories_behind_links_are_found_once(store: LayoutStore, tmp_path: Path) -> None:
+    push_artifact(LayoutStore(tmp_path / "elsewhere").repository("b"), b"model")
+    push_artifact(store.repository("a"), b"model")
+    for name, target in (("a/loop", ".."), ("again", "a"), ("nowhere", "absent")):
+        directory(store, name).symlink_to(target)
+    directory(store, "linked").symlink_to(tmp_path / "elsewhere")
+    assert [repository.name for repository in store.repositories()] == ["a", "linked/b"]
