@@ -155,23 +155,21 @@ class App:
     async def _answer(
         self, scope: Scope, model: ServedModel, receive: Receive, labels: dict[str, str]
     ) -> Response:
-        """Read, infer, encode; whatever is wrong with the request becomes a 4xx HttpError."""
+        """Read, infer, encode; whatever is wrong with the request becomes a 4xx HttpError, and only
+        what goes wrong after it was parsed is the model's fault."""
         headers = scope["headers"]
         try:
             async with self._bodies.read(headers, receive) as body:
                 request = _parse(model, headers, body)
-                if self._is_quick(model, request, len(body)):
-                    answer, length, seconds = _infer_and_encode(model, request)
-                else:
-                    answer, length, seconds = await self._run_in_pool(model, request)
+                answer, length, seconds = await self._run(model, request, len(body))
         except InputError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         except (HttpError, ClientGoneError):
             raise
         except Exception as error:
-            _log.exception("model %s %s failed to answer", model.name, model.version)
-            raise HttpError(
-                HTTPStatus.INTERNAL_SERVER_ERROR, f"model {model.name!r} failed to answer"
+            _log.exception("a request to model %s %s was not read", model.name, model.version)
+            raise BlamelessError(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed to read the request"
             ) from error
         self._metrics.engine_seconds.observe(seconds, **labels)
         if length is None:
@@ -182,6 +180,22 @@ class App:
             b"application/octet-stream",
             ((_HEADER_LENGTH, b"%d" % length),),
         )
+
+    async def _run(
+        self, model: ServedModel, request: InferRequest, size: int
+    ) -> tuple[bytes, int | None, float]:
+        """Infer and encode, here or on a thread; raises InputError, and HttpError for the rest."""
+        try:
+            if self._is_quick(model, request, size):
+                return _infer_and_encode(model, request)
+            return await self._run_in_pool(model, request)
+        except (InputError, HttpError):
+            raise
+        except Exception as error:
+            _log.exception("model %s %s failed to answer", model.name, model.version)
+            raise HttpError(
+                HTTPStatus.INTERNAL_SERVER_ERROR, f"model {model.name!r} failed to answer"
+            ) from error
 
     def _is_quick(self, model: ServedModel, request: InferRequest, size: int) -> bool:
         """Whether to infer right here on the event loop: nobody notices half a millisecond, while
@@ -200,7 +214,7 @@ class App:
             async with asyncio.timeout(seconds):
                 return await self._pool.run(partial(_infer_and_encode, model, request))
         except QueueFullError as error:
-            raise HttpError(
+            raise BlamelessError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the queue is full", headers=_RETRY
             ) from error
         except TimeoutError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgectl.serve.inflate import CODINGS, Inflater
@@ -224,11 +225,44 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Parse, and refuse a head that has no end."""
         if not self._listens():
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._reading_head:
             self._head_size += len(data)
             if self._head_size > _HEAD_LIMIT and self._listens():
                 self.send_400_response(f"The request's head is over {_HEAD_LIMIT} bytes.")
+
+    def _parse(self, data: bytes) -> None:
+        """Parse, ignoring that a client would rather speak another protocol, as a server does that
+        knows no other (RFC 9110, 7.8); raises HttpParserError.
+
+        The parser takes such a head for the last of HTTP, and drops the body: another one gets the
+        same head, without the wish, and then what follows.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except HttpParserUpgrade as upgrade:
+                if self._ignores_head():
+                    self._parse_head_again()
+                rest = rest[upgrade.args[0] :]
+
+    def _ignores_head(self) -> bool:
+        """Whether the head is to be parsed again; CONNECT is an upgrade whatever its head says."""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _parse_head_again(self) -> None:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -239,12 +273,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is complete, and the application starts."""
+        if self._ignores_head():
+            return
         self._stop_timer()
         self._reading_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A body is complete."""
+        if self._ignores_head():
+            return
         self._stop_timer()
         self._body_done = True
         super().on_message_complete()

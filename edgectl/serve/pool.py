@@ -27,7 +27,8 @@ class _Job(Generic[T]):
     __slots__ = ("call", "future")
 
     def __init__(self, call: Callable[[], T], future: asyncio.Future[T]) -> None:
-        self.call = call
+        self.call: Callable[[], T] | None = call
+        """None once nobody waits for it."""
         self.future = future
 
 
@@ -49,15 +50,20 @@ class InferencePool:
     async def run(self, call: Callable[[], T]) -> T:
         """Run `call` on a thread and return, or raise, what it does.
 
-        A job that is cancelled while it waits never starts; one that runs cannot be stopped and
-        goes on counting as pending. Raises QueueFullError.
+        A job that is cancelled while it waits never starts, and lets go of what it refers to at
+        once; one that runs cannot be stopped. Either goes on counting as pending until a thread is
+        done with it. Raises QueueFullError.
         """
         if self.pending >= self._capacity:
             raise QueueFullError
         self.pending += 1
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(call, future))
-        return await future
+        job = _Job(call, future)
+        self._jobs.put(job)
+        try:
+            return await future
+        finally:
+            job.call = None
 
     def close(self, seconds: float) -> None:
         """End the threads, waiting at most this long for what they run: an engine that is cut off
@@ -75,9 +81,10 @@ class InferencePool:
 
     def _run(self, job: _Job[Any]) -> None:
         result, error = None, None
-        if not job.future.cancelled():
+        call = job.call
+        if call is not None and not job.future.cancelled():
             try:
-                result = job.call()
+                result = call()
             except Exception as raised:  # noqa: BLE001 - handed to whoever awaits the job
                 error = raised
         with suppress(RuntimeError):  # The loop is closed: nobody waits any more.

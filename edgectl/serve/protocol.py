@@ -36,6 +36,7 @@ _MAX_TENSORS = 256
 _MAX_OBJECTS = 4 * _MAX_TENSORS + 64
 """Tensors of both lists, each with its parameters, and some that nobody here reads."""
 _MAX_NAME = 256
+_MAX_TIMEOUT = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +282,8 @@ def _parse_timeout(parameters: Mapping[str, Any]) -> float | None:
     timeout = parameters.get("timeout")
     if timeout is None:
         return None
-    if type(timeout) is not int or timeout < 0:
-        raise InputError("'timeout' must be a whole number of microseconds")
+    if type(timeout) is not int or not 0 <= timeout <= _MAX_TIMEOUT:
+        raise InputError("'timeout' must be a whole number of microseconds, in 64 bits")
     return timeout / 1e6 if timeout else None
 
 

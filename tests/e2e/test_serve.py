@@ -126,7 +126,9 @@ def test_full_queue_refuses_and_health_answers(tmp_path: Path) -> None:
             thread.join()
         assert [thread.status for thread in burning] == [200, 200]
         assert _burn(server, 1)[0] == 200
-        assert server.get("/edgectl/v1/slot")[1]["errors"] == 1
+        # The crowd's doing: on probation it must not condemn the model.
+        status = server.get("/edgectl/v1/slot")[1]
+        assert (status["requests"], status["errors"]) == (4, 0)
 
 
 def test_request_gets_the_time_that_it_asks_for(tmp_path: Path) -> None:

@@ -174,11 +174,13 @@ def test_slow_body_is_given_up(server: Server, begun: bytes | None) -> None:
         assert "within 3 seconds" in json.loads(response.read())["error"]
 
 
-def _talk(server: Server, data: bytes) -> bytes:
-    """Send bytes that are not HTTP as it should be, and read until the server closes."""
+def _talk(server: Server, data: bytes, step: int = 1 << 30) -> bytes:
+    """Send bytes as no client library does, so many at a time, and read until the server closes."""
     host, port = server.address.split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(data)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), step):
+            connection.sendall(data[at : at + step])
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
@@ -245,6 +247,23 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     last = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     answer = _talk(server, request * 3 + last)
     assert answer.count(b"HTTP/1.1 200 OK") == 4
+    assert answer.endswith(b'{"live":true}')
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_upgrades_are_ignored(server: Server, step: int) -> None:
+    """`curl --http2` and Java's client ask for one with every request."""
+    body = _tensor()
+    asked = b"host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    asked += b"HTTP2-Settings: AAEAAEAA\r\n"
+    post = b"POST %b HTTP/1.1\r\n%b" % (_INFER.encode(), asked)
+    whole = post + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    pieces = post + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    read = b"GET /v2/health/live HTTP/1.1\r\n%b\r\n" % asked
+    last = read.replace(b"Upgrade,", b"Upgrade, close,")
+    answer = _talk(server, whole + read + pieces + whole + last, step)
+    assert answer.count(b"HTTP/1.1 200 OK") == answer.count(b"HTTP/1.1 ") == 5
+    assert answer.count(b'"shape":[1,10]') == 3
     assert answer.endswith(b'{"live":true}')
 
 

@@ -65,18 +65,24 @@ class Row:
             text = encoded.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise InputError("the row is not UTF-8 text") from error
+        try:
+            made = np.array(self._rows(text), np.float64)
+        except RecursionError as error:
+            raise InputError("the row is nested too deeply") from error
+        return made if self.steps else made[0]
+
+    def _rows(self, text: str) -> list[list[float]]:
         columns = self._columns()
         rows = self._json(text) if text[:1] in ("{", "[") else _csv(text, columns)
         wanted = self.steps or 1
         if len(rows) != wanted:
             raise InputError(f"there are {len(rows)} rows, but the model takes {wanted}")
-        made = np.array([_numbers(columns, row) for row in rows], np.float64)
-        return made if self.steps else made[0]
+        return [_numbers(columns, row) for row in rows]
 
     def _json(self, text: str) -> Sequence[Any]:
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"the row is not valid JSON: {error}") from error
         if self.steps and not isinstance(value, list):
             raise InputError(f"the model takes a list of {self.steps} rows, not an object")

@@ -66,6 +66,29 @@ def test_job_given_up_while_it_waits_never_starts() -> None:
     asyncio.run(scenario())
 
 
+def test_job_given_up_while_it_waits_holds_nothing() -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        pool = InferencePool(1, 1)
+        first = asyncio.ensure_future(pool.run(go.wait))
+        await asyncio.sleep(0)
+        held = _Held()
+        gone = weakref.ref(held)
+        waiting = asyncio.ensure_future(pool.run(partial(id, held)))
+        del held
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        del waiting
+        gc.collect()
+        assert gone() is None
+        go.set()
+        await first
+        pool.close(5)
+
+    asyncio.run(scenario())
+
+
 def test_idle_threads_hold_nothing() -> None:
     async def scenario() -> None:
         pool = InferencePool(1, 1)

@@ -114,6 +114,8 @@ def _with(**changes: Any) -> bytes:
         (_body(outputs=[{"name": "y", "parameters": {"binary_data": 1}}]), "binary_data"),
         (_body(parameters={"timeout": "1"}), "timeout"),
         (_body(parameters={"timeout": -1}), "timeout"),
+        (_body(parameters={"timeout": 1 << 64}), "timeout"),
+        (_body(parameters={"timeout": 10**400}), "timeout"),
     ],
 )
 def test_wrong_request_is_refused(body: bytes, message: str) -> None:

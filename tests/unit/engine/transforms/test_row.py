@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_categories() -> None:
         ("1,red,1\n2,red,1", "there are 2 rows"),
         ("", "there are 0 rows"),
         ("{", "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ('1,"red', "not valid CSV"),
         (f'[{"9" * 5000}, "red", 1]', "not valid JSON|not a number"),
     ],
@@ -103,6 +104,15 @@ def test_categories() -> None:
 def test_wrong_rows_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         _apply(text)
+
+
+def test_a_value_may_be_nested_as_deeply_as_one_likes() -> None:
+    """The depth that can still be read is more than the depth that can still be shown."""
+    for depth in range(sys.getrecursionlimit()):
+        deep = "[" * depth + "]" * depth
+        for text in (f'[[{deep}], "red", 1]', f"[1, [{deep}], 1]"):
+            with pytest.raises(InputError):
+                _apply(text)
 
 
 def test_wrong_windows_are_refused() -> None:
