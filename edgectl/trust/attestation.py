@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgectl.errors import SignatureError
 from edgectl.trust import bundle, referrer
 from edgectl.trust.bundle import SIGN_PREDICATE, Statement
 from edgectl.trust.signature import require_keys
@@ -42,15 +41,16 @@ def read_attestations(
 ) -> list[Statement]:
     """The attestations about an artifact that one of `keys` signed, of one type or of all.
 
-    Those by other keys are left out: anyone who can push can attach one. Raises SignatureError if
-    no key is given, IntegrityError if a bundle's bytes are not what their digest says.
+    Those by other keys are left out, and what cannot be read: anyone who can push can attach such
+    a one. Raises SignatureError if no key is given, or more are attached than are read.
     """
     require_keys(keys)
     accepted: list[Statement] = []
-    for data in referrer.bundles(repository, descriptor):
+    for found in referrer.find(repository, descriptor):
         try:
+            data = referrer.bundle(repository, found)
             statement = bundle.verify(data, descriptor.digest, keys)
-        except SignatureError:
+        except referrer.UNUSABLE:
             continue
         wanted = predicate_type is None or statement.predicate_type == predicate_type
         if wanted and statement.predicate_type != SIGN_PREDICATE:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgectl.errors import SignatureError
+from edgectl.errors import IntegrityError, NotFoundError, SignatureError
 from edgectl.oci.descriptor import (
     EMPTY_CONFIG,
     OCI_MANIFEST,
@@ -21,12 +21,13 @@ from edgectl.oci.descriptor import (
 from edgectl.trust.bundle import BUNDLE_TYPE, MAX_BUNDLE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from edgectl.oci.store import Repository
 
 _CONTENT = "dev.sigstore.bundle.content"
 _PREDICATE_TYPE = "dev.sigstore.bundle.predicateType"
+UNUSABLE = (SignatureError, NotFoundError, IntegrityError)
+"""What one bundle may fail with. Whoever can push can attach such a one beside a good one, which
+counts all the same."""
 MAX_REFERRERS = 256
 """Most bundles of one artifact that are read: whoever can push could attach any number."""
 
@@ -60,16 +61,21 @@ def find(repository: Repository, subject: Descriptor) -> list[Descriptor]:
     return found
 
 
-def bundles(repository: Repository, subject: Descriptor) -> Iterator[bytes]:
-    """Each bundle attached to `subject`, read whole and checked against its digest."""
-    for referrer in find(repository, subject):
-        _, data = repository.read_manifest(str(referrer.digest))
-        yield read(repository, data)
+def bundle(repository: Repository, referrer: Descriptor) -> bytes:
+    """The bundle of one that `find` found, whole and checked against its digest.
+
+    Raises one of `UNUSABLE`: it holds none, or is malformed, missing or damaged.
+    """
+    _, data = repository.read_manifest(str(referrer.digest))
+    return read(repository, data)
 
 
 def blobs(manifest: bytes) -> tuple[Descriptor, Descriptor]:
     """Config and bundle of a referrer's manifest; raises SignatureError if it holds another."""
-    parsed = parse_manifest(manifest)
+    try:
+        parsed = parse_manifest(manifest)
+    except IntegrityError as error:
+        raise SignatureError(f"a referrer is not readable: {error.message}") from error
     if isinstance(parsed, Index) or [layer.media_type for layer in parsed.layers] != [BUNDLE_TYPE]:
         raise SignatureError("a referrer of the type of a signature bundle holds something else")
     (layer,) = parsed.layers

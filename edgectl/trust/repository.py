@@ -7,6 +7,7 @@ killed leaves the old release in force, and running again completes the new one.
 
 from __future__ import annotations
 
+import logging
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from edgectl.errors import BusyError, NotFoundError, TrustError
+from edgectl.errors import BusyError, IntegrityError, NotFoundError, TrustError
 from edgectl.trust import metadata
 from edgectl.trust.keyring import Keyring
 from edgectl.trust.policy import ROLES, Expiry, KeyPolicy
@@ -24,6 +25,7 @@ from edgectl.trust.state import (
     ROOT_FILE,
     Anchor,
     State,
+    has_targets,
     newest_root,
     read_state,
     read_targets,
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
 
     from edgectl.oci.store import Store
     from edgectl.trust.keyring import Password
+
+
+_log = logging.getLogger(__name__)
+
+_GO_ON = "`edgectl trust init` goes on from the newest release that is left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +100,13 @@ class TrustRepository:
 
         The directory's root and keys are used if it holds some, so that several registries can
         have one root of trust: the keys that were rotated in one are brought to the others by
-        this too. Raises TrustError if the registry has releases and all that is to be brought,
-        BusyError if somebody is publishing, KeyFileError.
+        this too. Where the current release is lost or damaged, the newest targets that are genuine
+        are released again, and it is not the first. Raises TrustError if the registry has releases
+        and all that is to be brought, or targets that no root here vouches for; BusyError if
+        somebody is publishing, KeyFileError.
         """
         with exclusively(self._store, self._directory) as still_alone:
-            if self._repository.resolve(metadata.TIMESTAMP_TAG) is not None:
+            if self._is_there() and self._is_whole():
                 lacking = self._lacking()
                 if not lacking:
                     raise TrustError(
@@ -106,16 +115,14 @@ class TrustRepository:
                     )
                 self._bring(lacking, still_alone)
                 return
+            # Before anything is made or written: that may not be for this registry to have.
+            left = self._recovered() if has_targets(self._repository) else None
             if not self._anchor.exists():
                 self._make_root(policy or KeyPolicy())
             for root in self._anchor.roots():
                 self._writer.push_root(root)
-            newest = self._anchor.root().signed
-            state = State(newest, Timestamp(), Snapshot(), Targets())
-            # Above every version that a device can have seen of these keys in another registry.
-            for signed in (state.timestamp, state.snapshot, state.targets):
-                signed.version = self._anchor.seen_anywhere()
-            self._advance(state, Targets.type, (newest,), still_alone)
+            newest = self._root().signed
+            self._advance(left or self._first(newest), Targets.type, (newest,), still_alone)
 
     def publish(self, fleets: Mapping[str, FleetRelease]) -> int:
         """Release new documents of some fleets; the others stay as they are.
@@ -177,21 +184,49 @@ class TrustRepository:
         }
 
     def exists(self) -> bool:
-        """Whether the registry holds a release repository: one HEAD, nothing verified."""
-        return self._repository.resolve(metadata.TIMESTAMP_TAG) is not None
+        """Whether the registry holds a release repository: one HEAD, nothing verified.
+
+        Raises TrustError if it held one and that is lost: what comes next is not a first release.
+        """
+        if self._is_there():
+            return True
+        if has_targets(self._repository):
+            raise TrustError(
+                f"{self._store.location} has releases, but not the tag {metadata.TIMESTAMP_TAG}, "
+                "which says which of them is current",
+                hint=f"{_GO_ON}; who could delete the tag?",
+            )
+        if self._anchor.seen():
+            raise TrustError(
+                f"{self._store.location} had releases, and has none now",
+                hint="restore the registry; if it was emptied on purpose, `edgectl trust init` "
+                "begins anew, with nothing held back",
+            )
+        return False
 
     def history(self, fleet: str) -> list[tuple[int, FleetRelease]]:
-        """Every release of a fleet with the version of the targets it came with, oldest first."""
-        newest = self._read().targets.version
+        """Every release of a fleet with the version of the targets it came with, oldest first.
+
+        Past ones that are gone or damaged are left out.
+        """
+        newest = self._read().targets
+        path = metadata.target_path(fleet)
         roots = [self._root().signed, *(root.signed for root in self._anchor.roots())]
         releases: list[tuple[int, FleetRelease]] = []
         before: TargetFile | None = None
-        for version in range(1, newest + 1):
+        for version in range(1, newest.version + 1):
             targets = read_targets(self._repository, roots, version)
-            target = targets and targets.targets.get(metadata.target_path(fleet))
+            target = targets and targets.targets.get(path)
             if target and target != before:
-                releases.append((version, self._document(target)))
                 before = target
+                try:
+                    releases.append((version, self._document(target)))
+                except (NotFoundError, IntegrityError) as error:
+                    if target == newest.targets.get(path):
+                        raise
+                    _log.warning(
+                        "the release that came with targets.%d is left out: %s", version, error
+                    )
         return releases
 
     def unlock(self) -> None:
@@ -221,9 +256,27 @@ class TrustRepository:
     def _root(self) -> Metadata[Root]:
         return newest_root(self._repository, self._anchor.root())
 
-    def _read(self) -> State:
+    def _is_there(self) -> bool:
+        return self._repository.resolve(metadata.TIMESTAMP_TAG) is not None
+
+    def _is_whole(self) -> bool:
+        """Whether nothing of the current release is gone or damaged, whoever signed it."""
         try:
-            return self._read_by(self._root().signed)
+            self._read_by(self._root().signed)
+        except (NotFoundError, IntegrityError):
+            return False
+        except TrustError:
+            return True
+        return True
+
+    def _read(self) -> State:
+        root = self._root().signed
+        try:
+            return self._read_by(root)
+        except (NotFoundError, IntegrityError) as error:
+            if not self.exists():
+                raise
+            raise type(error)(error.message, hint=_GO_ON) from error
         except TrustError as error:
             lacking = self._lacking()
             if not lacking:
@@ -264,7 +317,7 @@ class TrustRepository:
         before = self._before(roots[0].signed.version, kept)
         try:
             state = self._read_by(before)
-        except (TrustError, NotFoundError):
+        except (TrustError, NotFoundError, IntegrityError):
             state = recovered(self._repository, [before, *kept], self._anchor.seen())
         accepting = (before, *(root.signed for root in roots))
         self._advance(state, Targets.type, accepting, still_alone)
@@ -275,6 +328,20 @@ class TrustRepository:
         """The root before a version, which the registry has."""
         found = next((root for root in kept if root.version == version - 1), None)
         return self._root().signed if found is None else found
+
+    def _recovered(self) -> State:
+        """What to go on from, by the roots kept here and those that follow them."""
+        kept = [root.signed for root in self._anchor.roots()] if self._anchor.exists() else []
+        roots = [self._root().signed, *kept] if kept else []
+        return recovered(self._repository, roots, self._anchor.seen())
+
+    def _first(self, root: Root) -> State:
+        """What comes before the first release of this registry."""
+        state = State(root, Timestamp(), Snapshot(), Targets())
+        # Above every version that a device can have seen of these keys in another registry.
+        for signed in (state.timestamp, state.snapshot, state.targets):
+            signed.version = self._anchor.seen_anywhere()
+        return state
 
     def _make_root(self, policy: KeyPolicy) -> None:
         root = Root()

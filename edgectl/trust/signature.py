@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgectl.errors import SignatureError
+from edgectl.errors import IntegrityError, SignatureError
 from edgectl.trust import bundle, referrer
 from edgectl.trust.bundle import SIGN_PREDICATE, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgectl.errors import EdgectlError
     from edgectl.oci.descriptor import Descriptor
     from edgectl.oci.store import Repository
     from edgectl.trust.keys import PrivateKey, PublicKey
@@ -28,17 +29,17 @@ def sign(repository: Repository, descriptor: Descriptor, key: PrivateKey) -> Des
 def verify(repository: Repository, descriptor: Descriptor, keys: Sequence[PublicKey]) -> Statement:
     """The statement of a signature over `descriptor` by one of `keys`.
 
-    Raises SignatureError if there is none, and says what was wrong with those there are; raises
-    IntegrityError naming the blob if a signature's bytes are not what their digest says.
+    Raises SignatureError if there is none, and says what was wrong with those there are; then,
+    where the bytes of one are not what their digest says, it is IntegrityError naming the blob.
     """
     require_keys(keys)
-    refusals: list[str] = []
-    for data in referrer.bundles(repository, descriptor):
+    faults: list[EdgectlError] = []
+    for found in referrer.find(repository, descriptor):
         try:
-            return accept(data, descriptor, keys)
-        except SignatureError as error:
-            refusals.append(error.message)
-    raise refusal(repository, descriptor, refusals)
+            return accept(referrer.bundle(repository, found), descriptor, keys)
+        except referrer.UNUSABLE as error:
+            faults.append(error)
+    raise refusal(repository, descriptor, faults)
 
 
 def accept(data: bytes, descriptor: Descriptor, keys: Sequence[PublicKey]) -> Statement:
@@ -58,18 +59,21 @@ def require_keys(keys: Sequence[PublicKey]) -> None:
 
 
 def refusal(
-    repository: Repository, descriptor: Descriptor, refusals: Sequence[str]
-) -> SignatureError:
-    """The error of an artifact without an acceptable signature."""
+    repository: Repository, descriptor: Descriptor, faults: Sequence[EdgectlError]
+) -> SignatureError | IntegrityError:
+    """The error of an artifact without an acceptable signature; `faults` are of those it has."""
     what = f"{repository.name}@{descriptor.digest}"
-    if not refusals:
+    if not faults:
         return SignatureError(
             f"{what} is not signed",
             hint="sign it with `edgectl sign`, or apply again; after a copy by another tool, copy "
             "the tags `sha256-…` too, which list the signatures",
         )
-    reasons = "; ".join(dict.fromkeys(refusals))
+    reasons = "; ".join(dict.fromkeys(fault.message for fault in faults))
+    message = f"{what} has no acceptable signature: {reasons}"
+    damaged = next((fault for fault in faults if isinstance(fault, IntegrityError)), None)
+    if damaged is not None:  # the good one, perhaps
+        return IntegrityError(message, hint=damaged.hint or "sign it again")
     return SignatureError(
-        f"{what} has no acceptable signature: {reasons}",
-        hint="is the right public key in use? who could write to the registry?",
+        message, hint="is the right public key in use? who could write to the registry?"
     )

@@ -6,24 +6,28 @@ expired metadata has to read it first.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from tuf.api.exceptions import BadVersionNumberError, RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
-from edgectl.errors import NotFoundError, TrustError
+from edgectl.errors import IntegrityError, NotFoundError, TrustError
 from edgectl.oci.filesystem import storage_errors, write_atomic
 from edgectl.trust import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from edgectl.oci.reference import RegistryLocation
     from edgectl.oci.store import Repository
+
+_log = logging.getLogger(__name__)
 
 ROOT_FILE = "root.json"
 _SEEN_FILE = "seen-timestamp"
@@ -55,23 +59,31 @@ class Anchor:
 
     def __init__(self, directory: Path, location: RegistryLocation) -> None:
         self._directory = directory
-        self._registry = str(location)
+        name = str(location)
         if location.is_layout:
             # From here, so that a directory that moves with its registry still knows it.
             path = os.path.relpath(os.path.realpath(location.base), os.path.realpath(directory))
-            self._registry = f"oci-layout:{path}"
+            name = f"oci-layout:{path}"
+        # It is one line of a text file, whatever a directory is called.
+        self._registry = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
     def exists(self) -> bool:
-        """Whether the directory was initialised."""
-        return (self._directory / ROOT_FILE).is_file()
+        """Whether the directory was initialised; raises TrustError if it cannot be read."""
+        with self._readable():
+            try:
+                (self._directory / ROOT_FILE).stat()
+            except FileNotFoundError:
+                return False
+        return True
 
     def root(self) -> Metadata[Root]:
         """The newest root kept here; raises TrustError if there is none or it is not valid."""
         return self._read_root(self._directory / ROOT_FILE)
 
     def roots(self) -> list[Metadata[Root]]:
-        """Every root kept here, newest first."""
-        paths = [p for p in self._directory.iterdir() if _ROOT_NAME.fullmatch(p.name)]
+        """Every root kept here, newest first; raises TrustError."""
+        with self._readable():
+            paths = [p for p in self._directory.iterdir() if _ROOT_NAME.fullmatch(p.name)]
         roots = [self._read_root(path) for path in paths]
         return sorted(roots, key=lambda root: root.signed.version, reverse=True)
 
@@ -82,11 +94,17 @@ class Anchor:
             write_atomic(self._directory / ROOT_FILE, data)
 
     def seen(self) -> int:
-        """The version of this registry's newest timestamp; 0 if that is not known."""
+        """The version of this registry's newest timestamp; 0 if that is not known.
+
+        Raises TrustError if `seen-timestamp` is there and cannot be used.
+        """
         return self._versions().get(self._registry, 0)
 
     def seen_anywhere(self) -> int:
-        """The highest version that was signed with these keys, as far as it is known."""
+        """The highest version that was signed with these keys, as far as it is known.
+
+        Raises TrustError if `seen-timestamp` is there and cannot be used.
+        """
         return max(self._versions().values(), default=0)
 
     def keep_seen(self, version: int) -> None:
@@ -97,17 +115,48 @@ class Anchor:
             write_atomic(self._directory / _SEEN_FILE, lines.encode())
 
     def _versions(self) -> dict[str, int]:
-        """Registry to version; empty if the file is not there or damaged."""
+        """Registry to version; empty if the file is not there.
+
+        A damaged file is an error: taken for an empty one, it would let a registry that was set
+        back pass for a good one, and the next release would write over what it knows of others.
+        """
+        path = self._directory / _SEEN_FILE
         try:
-            text = (self._directory / _SEEN_FILE).read_text()
-            lines = [line.partition(" ") for line in text.splitlines()]
+            with self._readable():
+                lines = [line.partition(" ") for line in path.read_text("utf-8").splitlines()]
+            if not lines or not all(name for _, _, name in lines):
+                raise ValueError("not each line is a version and a registry")
             return {name: int(version) for version, _, name in lines}
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return {}
+        except ValueError as error:
+            raise TrustError(
+                f"{path} is damaged: {error}",
+                hint="restore it, or delete it: until the next release, a registry that was set "
+                "back goes unnoticed then",
+            ) from error
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what the file system refuses into TrustError, except that a file is not there."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise TrustError(
+                f"{error.filename or self._directory} cannot be read: {error.strerror or error}",
+                hint=f"is {self._directory} a directory, and may you read it? whoever plans or "
+                "releases needs the root of trust in it",
+            ) from error
 
     def _read_root(self, path: Path) -> Metadata[Root]:
         try:
-            root = Metadata[Root].from_bytes(path.read_bytes())
+            with self._readable():
+                data = path.read_bytes()
+            root = Metadata[Root].from_bytes(data)
+            if root.signed.type != Root.type:
+                raise ValueError(f"it is the metadata of {root.signed.type}")
             root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
         except FileNotFoundError as error:
             raise TrustError(
@@ -115,7 +164,7 @@ class Anchor:
                 hint=self._copy_hint()
                 or "make one with `edgectl trust init`, or name the right directory",
             ) from error
-        except (OSError, RepositoryError) as error:
+        except (ValueError, RepositoryError) as error:
             raise TrustError(
                 f"{path} is not a valid TUF root: {error}",
                 hint=self._copy_hint() or "restore it from a backup, or from a device",
@@ -136,7 +185,8 @@ class Anchor:
 def newest_root(repository: Repository, trusted: Metadata[Root]) -> Metadata[Root]:
     """Follow the chain of roots in the registry from one that is trusted (TUF 5.3).
 
-    Raises TrustError if a newer root is not signed by the one before it.
+    Raises TrustError if a newer root is not signed by the one before it, IntegrityError if what
+    the registry has under its tag is none.
     """
     while True:
         version = trusted.signed.version + 1
@@ -144,6 +194,12 @@ def newest_root(repository: Repository, trusted: Metadata[Root]) -> Metadata[Roo
             data = metadata.read(repository, metadata.tag(Root.type, version), Root.type)
         except NotFoundError:
             return trusted
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"root.{version} cannot be read: {error.message}",
+                hint=f"if nobody rotated keys, delete the tag root.{version}; else restore it. Who "
+                "could write to the registry?",
+            ) from error
         with metadata.tuf_errors():
             newer = Metadata[Root].from_bytes(data)
             if newer.signed.version != version:
@@ -154,7 +210,11 @@ def newest_root(repository: Repository, trusted: Metadata[Root]) -> Metadata[Roo
 
 
 def read_state(repository: Repository, root: Root) -> State:
-    """Read and verify the current release; raises NotFoundError if there is none, TrustError."""
+    """Read and verify the current release.
+
+    Raises NotFoundError if there is none or a part of it is gone, IntegrityError if a part is
+    damaged, TrustError.
+    """
     try:
         data = metadata.read(repository, metadata.TIMESTAMP_TAG, Timestamp.type)
     except NotFoundError as error:
@@ -171,17 +231,16 @@ def read_state(repository: Repository, root: Root) -> State:
 def recovered(repository: Repository, roots: Sequence[Root], seen: int) -> State:
     """A state to go on from where the current one cannot be read, as after a stolen key was used.
 
-    The newest targets that one of `roots` vouches for; the versions of the rest only so high that
-    nothing genuine was higher. Raises TrustError if no targets can be read either.
+    The newest targets that one of `roots` vouches for and that are whole; the versions of the rest
+    only so high that nothing genuine was higher. Raises TrustError if no targets can be read
+    either.
     """
-    versions: dict[str, list[int]] = {Targets.type: [], Snapshot.type: []}
-    for name in repository.tags():
-        match = _VERSIONED_TAG.fullmatch(name)
-        if match:
-            versions[match[1]].append(int(match[2]))
+    versions = _listed(repository)
     for version in sorted(versions[Targets.type], reverse=True):
         targets = read_targets(repository, roots, version)
         if targets is not None and targets.version == version:
+            if version < max(versions[Targets.type]):
+                _log.warning("going on from targets.%d: none newer is whole and genuine", version)
             snapshot = max(versions[Snapshot.type], default=version)
             return State(
                 roots[0],
@@ -191,15 +250,35 @@ def recovered(repository: Repository, roots: Sequence[Root], seen: int) -> State
             )
     raise TrustError(
         f"{repository.name} holds no release that the trust directory's keys vouch for",
-        hint="is this the trust directory of that registry?",
+        hint="is this the trust directory of that registry? to begin anew, with nothing released "
+        f"and nothing held back, delete the repository {repository.name} first",
     )
 
 
+def has_targets(repository: Repository) -> bool:
+    """Whether the registry lists any targets: what is left of a release, genuine or not."""
+    return bool(_listed(repository)[Targets.type])
+
+
+def _listed(repository: Repository) -> dict[str, list[int]]:
+    """Role to the versions that the registry lists of it."""
+    versions: dict[str, list[int]] = {Targets.type: [], Snapshot.type: []}
+    for name in repository.tags():
+        match = _VERSIONED_TAG.fullmatch(name)
+        if match:
+            versions[match[1]].append(int(match[2]))
+    return versions
+
+
 def read_targets(repository: Repository, roots: Sequence[Root], version: int) -> Targets | None:
-    """One version of the targets, if it is there and any of `roots` vouches for it."""
+    """One version of the targets, if it is there, whole, and any of `roots` vouches for it."""
+    tag = metadata.tag(Targets.type, version)
     try:
-        data = metadata.read(repository, metadata.tag(Targets.type, version), Targets.type)
+        data = metadata.read(repository, tag, Targets.type)
     except NotFoundError:
+        return None
+    except (IntegrityError, TrustError) as error:
+        _log.warning("%s is left out: %s", tag, error.message)
         return None
     for root in roots:
         try:

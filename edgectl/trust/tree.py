@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from edgectl.digest import Digest
+    from edgectl.errors import EdgectlError
     from edgectl.oci.store import Repository
     from edgectl.trust.keys import PrivateKey, PublicKey
 
@@ -110,7 +111,7 @@ class _Verifier:
         """Read every bundle to its last byte; one must be an acceptable signature."""
         here = f"attached to {descriptor.digest}"
         accepted = False
-        refusals: list[str] = []
+        faults: list[EdgectlError] = []
         for found in referrer.find(self._repository, descriptor):
             data = self._read_manifest(found, here)
             self.bundles += 1
@@ -121,9 +122,9 @@ class _Verifier:
                 signature.accept(bundle, descriptor, self._keys)
                 accepted = True
             except SignatureError as error:
-                refusals.append(error.message)
+                faults.append(error)
         if not accepted:
-            raise signature.refusal(self._repository, descriptor, refusals)
+            raise signature.refusal(self._repository, descriptor, faults)
 
     def _read_manifest(self, descriptor: Descriptor, where: str) -> bytes:
         with _named(descriptor, "manifest", where):

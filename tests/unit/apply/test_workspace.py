@@ -91,11 +91,20 @@ def test_release_keys_with_another_password_stop_an_apply_before_it_builds(
 
 def test_without_a_release_repository_it_says_how_to_make_one(toy: ToyProject) -> None:
     shutil.rmtree(toy.root / "registry")
+    (toy.root / "trust" / "seen-timestamp").unlink()
     workspace = toy.workspace()
     assert workspace.releases() == {}
     assert workspace.expires() is None
     with pytest.raises(TrustError) as caught:
         toy.apply()
+    assert "edgectl trust init" in (caught.value.hint or "")
+
+
+def test_a_registry_that_was_emptied_is_not_a_new_one(toy: ToyProject) -> None:
+    assert not toy.apply().failures
+    shutil.rmtree(toy.root / "registry")
+    with pytest.raises(TrustError, match="had releases, and has none now") as caught:
+        toy.plan()
     assert "edgectl trust init" in (caught.value.hint or "")
 
 

@@ -1,4 +1,4 @@
-"""Releases to publish, and a store that dies at a chosen write."""
+"""Releases to publish, who publishes them, and a store that dies at a chosen write."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from edgectl.digest import Digest
 from edgectl.trust.release import FleetRelease, ModelRef, Ring, Selector, SoakSettings
+from edgectl.trust.repository import TrustRepository
+from tests.unit.trust.conftest import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from edgectl.oci.descriptor import Descriptor
     from edgectl.oci.reference import RegistryLocation
     from edgectl.oci.store import Repository, Store
+
+
+def opened(store: Store, directory: Path) -> TrustRepository:
+    return TrustRepository(store, directory, password=lambda: PASSWORD)
 
 
 def release(fleet: str, generation: int, version: str = "1.0.0") -> FleetRelease:

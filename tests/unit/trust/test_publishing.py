@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgectl.errors import BusyError, Retry
+from edgectl.errors import BusyError, Retry, TrustError
 from edgectl.oci.descriptor import OCI_MANIFEST
 from edgectl.oci.layout import LayoutStore
 from edgectl.trust import metadata, publishing
@@ -21,6 +21,7 @@ from tests.unit.trust.conftest import PASSWORD
 from tests.unit.trust.releases import release
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgectl.oci.store import Store
@@ -90,6 +91,61 @@ def test_a_publisher_that_took_too_long_does_not_go_on(
         monkeypatch.setattr(publishing, "_LEASE_SECONDS", 0)
         with pytest.raises(BusyError, match="took so long"):
             still_alone()
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        pytest.param(
+            "clock_gettime",
+            marks=pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="not Linux"),
+        ),
+        "time",
+    ],
+)
+def test_a_publisher_that_slept_does_not_go_on(
+    clock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour in which the monotonic clock stood still."""
+    with Registry() as registry, exclusively(registry.store(), tmp_path / "a") as still_alone:
+        still_alone()
+        real: Callable[..., float] = getattr(time, clock)
+
+        def later(*which: int) -> float:
+            return real(*which) + (0 if which == (time.CLOCK_MONOTONIC,) else 3600)
+
+        monkeypatch.setattr(time, clock, later)
+        with pytest.raises(BusyError, match="took so long"):
+            still_alone()
+
+
+def test_what_was_published_stands_where_the_lease_cannot_be_given_back(
+    tmp_path: Path, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Registry() as registry:
+        trust = TrustRepository(registry.store(), directory, password=lambda: PASSWORD)
+        trust.init()
+        with exclusively(registry.store(), tmp_path / "a") as still_alone:
+            still_alone()
+            registry.inject(Status(403), method="PUT", path="/manifests/lease-")
+        assert "was not given back" in caplog.text
+        registry.heal()
+        with pytest.raises(BusyError):
+            trust.publish({"shop": release("shop", 1)})
+
+
+def test_the_error_of_a_publisher_is_told_where_the_lease_cannot_be_given_back(
+    tmp_path: Path,
+) -> None:
+    with Registry() as registry:
+
+        def publish() -> None:
+            with exclusively(registry.store(), tmp_path / "a"):
+                registry.inject(Status(403), method="PUT", path="/manifests/lease-")
+                raise TrustError("the publisher's own")
+
+        with pytest.raises(TrustError, match="the publisher's own"):
+            publish()
 
 
 @pytest.mark.parametrize("kind", ["layout", "http"])

@@ -22,16 +22,12 @@ from edgectl.trust.client import TrustClient
 from edgectl.trust.policy import Expiry, KeyPolicy
 from edgectl.trust.repository import TrustRepository
 from tests.unit.trust.conftest import PASSWORD
-from tests.unit.trust.releases import DyingStore, Killed, release
+from tests.unit.trust.releases import DyingStore, Killed, opened, release
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgectl.oci.store import Store
-
-
-def opened(store: Store, directory: Path) -> TrustRepository:
-    return TrustRepository(store, directory, password=lambda: PASSWORD)
 
 
 def test_what_is_published_is_current(trust: TrustRepository) -> None:

@@ -9,14 +9,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgectl.digest import canonical_json
-from edgectl.errors import SignatureError
-from edgectl.oci.descriptor import OCI_MANIFEST, Descriptor, Manifest, parse_manifest
+from edgectl.errors import IntegrityError, SignatureError
+from edgectl.oci.descriptor import (
+    EMPTY_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    parse_manifest,
+)
+from edgectl.oci.layout import LayoutStore
+from edgectl.oci.referrers import fallback_tag
 from edgectl.trust import bundle, referrer, signature
 from edgectl.trust.attestation import attest, read_attestations
 from edgectl.trust.bundle import BUNDLE_TYPE, SIGN_PREDICATE, Statement
+from edgectl.trust.tree import verify_tree
 from tests.unit.trust.artifacts import push_layer, push_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from edgectl.oci.store import Repository, Store
     from edgectl.trust.keys import PrivateKey
 
@@ -170,6 +184,95 @@ def test_a_bundle_that_declares_too_much_is_not_read(
     repository.push_manifest(manifest.to_bytes(), OCI_MANIFEST)
     with pytest.raises(SignatureError, match="is over"):
         signature.verify(repository, artifact, [key.public])
+
+
+def attach_before(
+    repository: Repository, artifact: Descriptor, attach: Callable[[int], Descriptor]
+) -> Descriptor:
+    """Attach other referrers until one is listed before all that are there; returns that one."""
+    before = {found.digest for found in repository.referrers(artifact.digest)}
+    for number in range(200):
+        other = attach(number)
+        if all(other.digest < digest for digest in before):
+            assert repository.referrers(artifact.digest)[0].digest == other.digest
+            return other
+        repository.delete(str(other.digest))
+    raise AssertionError("no digest came before the others")
+
+
+def test_a_referrer_that_holds_no_bundle_hides_no_good_one(
+    repository: Repository, artifact: Descriptor, key: PrivateKey
+) -> None:
+    signature.sign(repository, artifact, key)
+    attest(repository, artifact, SLSA, {"builder": "x"}, key)
+    subject = Descriptor(artifact.media_type, artifact.digest, artifact.size)
+
+    def attach(number: int) -> Descriptor:
+        manifest = Manifest(
+            EMPTY_CONFIG,
+            (EMPTY_CONFIG,),
+            artifact_type=BUNDLE_TYPE,
+            subject=subject,
+            annotations={"number": str(number)},
+        )
+        return repository.push_manifest(manifest.to_bytes(), OCI_MANIFEST)
+
+    attach_before(repository, artifact, attach)
+    assert signature.verify(repository, artifact, [key.public]).subject == artifact.digest
+    assert len(read_attestations(repository, artifact, [key.public])) == 1
+    assert verify_tree(repository, artifact, [key.public]).bundles == 3
+
+
+@pytest.mark.parametrize("what", ["manifest", "bundle"])
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_referrer_that_cannot_be_read_hides_no_good_one(
+    what: str, damage: str, tmp_path: Path, key: PrivateKey, other_key: PrivateKey
+) -> None:
+    repository = LayoutStore(tmp_path).repository("models/digits")
+    artifact = push_manifest(repository, push_layer(repository, b"weights", "model.onnx"))
+    signature.sign(repository, artifact, key)
+    attest(repository, artifact, SLSA, {"builder": "x"}, key)
+    other = attach_before(
+        repository,
+        artifact,
+        lambda number: attest(repository, artifact, SLSA, {"builder": number}, other_key),
+    )
+    digest = other.digest
+    if what == "bundle":
+        _, digest = (
+            blob.digest for blob in referrer.blobs(repository.read_manifest(str(digest))[1])
+        )
+    path = tmp_path / "models/digits/blobs/sha256" / digest.hex
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    assert signature.verify(repository, artifact, [key.public]).subject == artifact.digest
+    assert len(read_attestations(repository, artifact, [key.public])) == 1
+    # Without a good one it says what is wrong with those there are.
+    with pytest.raises((SignatureError, IntegrityError), match="no acceptable signature") as caught:
+        signature.verify(repository, artifact, [other_key.public])
+    assert digest.hex in caught.value.message
+    assert "none of the accepted keys" in caught.value.message
+    assert isinstance(caught.value, SignatureError if damage == "gone" else IntegrityError)
+    assert caught.value.hint
+
+
+def test_a_malformed_referrer_hides_no_good_one(tmp_path: Path, key: PrivateKey) -> None:
+    repository = LayoutStore(tmp_path).repository("models/digits")
+    artifact = push_manifest(repository, push_layer(repository, b"weights", "model.onnx"))
+    signed = signature.sign(repository, artifact, key)
+    data = b'{"layers": 1}'
+    with pytest.raises(SignatureError, match="malformed OCI manifest"):
+        referrer.blobs(data)
+    malformed = Descriptor.of(data, OCI_MANIFEST, artifact_type=BUNDLE_TYPE)
+    repository.push_blob(malformed, data)
+    good = Descriptor(signed.media_type, signed.digest, signed.size, artifact_type=BUNDLE_TYPE)
+    repository.push_manifest(
+        Index((malformed, good)).to_bytes(), OCI_INDEX, tag=fallback_tag(artifact.digest)
+    )
+    assert signature.verify(repository, artifact, [key.public]).subject == artifact.digest
 
 
 def test_a_flood_of_referrers_is_refused(
