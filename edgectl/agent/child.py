@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from edgectl.agent.failure import InterruptedUpdateError
 from edgectl.agent.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -62,17 +63,11 @@ def run_child(
     """Run a command to its end; `on_line` gets each line of its output as it comes.
 
     Raises TookTooLongError after `timeout` seconds and Stopped if the agent is asked to stop, both
-    after the process was killed.
+    after the process was killed. Raises InterruptedUpdateError if the system refuses to start it.
     """
     deadline = time.monotonic() + timeout
     with (
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in a terminal is for the agent alone
-        ) as process,
+        _start(command) as process,
         selectors.DefaultSelector() as selector,
     ):
         reader = _Reader(process, selector, on_line)
@@ -86,6 +81,23 @@ def run_child(
             process.kill()
             raise
         return Finished(reader.output, reader.errors, process.wait())
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is for the agent alone
+        )
+    except OSError as error:  # no memory, or no process or file more: it passes
+        raise InterruptedUpdateError(
+            f"this device cannot start another process now: {error.strerror}",
+            hint="the agent tries again by itself; if this stays, see what takes the device's "
+            "memory and processes",
+        ) from error
 
 
 class _Reader:

@@ -53,8 +53,10 @@ def to_text(error: EdgectlError) -> str:
 
 
 def from_text(text: str) -> dict[str, str]:
-    """What `to_text` wrote; empty if there was no failure."""
+    """What `to_text` wrote; empty if there was no failure. Raises ValueError if it is damaged."""
     value: dict[str, Any] = json.loads(text) if text else {}
+    if "retryAfter" in value:
+        float(value["retryAfter"])
     return {str(key): str(item) for key, item in value.items()}
 
 
@@ -63,7 +65,7 @@ def refusal(poll: PollRecord) -> EdgectlError | None:
     kind = SETTLED.get(poll.refusal.get("code", ""))
     if kind is None:
         return None
-    return kind(poll.refusal["message"], hint=poll.refusal.get("hint") or None)
+    return kind(poll.refusal.get("message", ""), hint=poll.refusal.get("hint") or None)
 
 
 def after_failure(poll: PollRecord, error: dict[str, str], settles: str, now: float) -> PollRecord:

@@ -50,7 +50,8 @@ def read_yaml(path: Path, hint: str) -> Any:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not YAML: {error.problem}", hint=hint) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # ValueError and AttributeError: a scalar that looks like a date or number, and is none
         raise ConfigError(f"{path} is not YAML: {error}", hint=hint) from error
 
 

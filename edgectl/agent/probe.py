@@ -11,11 +11,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from edgectl.agent.child import STOPPING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +35,12 @@ PACKAGES = {
     "coreml": "coremltools",
 }
 """Engine to the package that is imported for it."""
+_FROM_OUTSIDE = STOPPING | {signal.SIGKILL}
+"""Signals that no engine brings upon itself: somebody asks for an end, or memory is short."""
+
+
+class _UnansweredError(Exception):
+    """The process was kept from answering, which says nothing about the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,9 @@ def _installed(package: str) -> str:
 def probe(timeout: float = TIMEOUT) -> Engines:
     """Import each installed engine in a sub-process and ask it.
 
-    An engine that does not start is as good as none: selection then says that it is missing. If
-    one took too long, nothing is remembered, and the next poll asks again.
+    An engine that does not start, or crashes as it does, is as good as none: selection then says
+    that it is missing. If one took too long, or its process was not let finish or even begin,
+    nothing is remembered, and the next poll asks again.
     """
     key = installation()
     versions: dict[str, str] = {}
@@ -93,7 +103,7 @@ def probe(timeout: float = TIMEOUT) -> Engines:
             continue
         try:
             answer = _ask(engine, timeout)
-        except subprocess.TimeoutExpired:
+        except _UnansweredError:
             key = ""
             continue
         if answer is not None:
@@ -104,16 +114,23 @@ def probe(timeout: float = TIMEOUT) -> Engines:
 
 
 def _ask(engine: str, timeout: float) -> dict[str, Any] | None:
-    """What an engine says of itself; None if it does not start."""
+    """What an engine says of itself; None if it does not start. Raises _UnansweredError."""
     try:
         answer = subprocess.run(
             [sys.executable, "-P", "-m", "edgectl.agent.probe", engine],
-            capture_output=True, timeout=timeout, check=True, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        value = json.loads(answer.stdout.splitlines()[-1])
-        return value if isinstance(value, dict) and "version" in value else None
-    except (subprocess.CalledProcessError, OSError, ValueError, LookupError, RecursionError):
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise _UnansweredError from error
+    if -answer.returncode in _FROM_OUTSIDE:
+        raise _UnansweredError
+    if answer.returncode:
         return None
+    try:
+        value = json.loads(answer.stdout.splitlines()[-1])
+    except (ValueError, LookupError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and "version" in value else None
 
 
 def describe(engine: str) -> dict[str, Any]:

@@ -68,8 +68,12 @@ def _documents(path: Path) -> Iterator[Mapping[str, Any]]:
         for value in yaml.safe_load_all(path.read_bytes()):
             if isinstance(value, dict) and value.get("kind") == "Target":
                 yield value
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the hardware profile {path}: {error}") from error
+    except (OSError, yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # ValueError and AttributeError: a scalar that looks like a date or number, and is none
+        raise ConfigError(
+            f"cannot read the hardware profile {path}: {error}",
+            hint="correct the file, or simulate another profile",
+        ) from error
 
 
 def _facts(value: Mapping[str, Any]) -> Facts:

@@ -89,7 +89,8 @@ class SlotStore:
     def assemble(self, slot: Slot, models: Mapping[str, Mapping[str, Descriptor]]) -> None:
         """Make a slot of verified blobs, durably, unless it is there and whole.
 
-        `models` gives each model's files. The slot gets its name when all of it is on disk.
+        `models` gives each model's files. The slot gets its name when all of it is on disk. One
+        that has passed its soak has so when it is made again, too: it is the same content.
         Raises StorageFullError and StorageError, leaving no part of it behind.
         """
         final = slot_path(self.state, slot.digest)
@@ -101,6 +102,8 @@ class SlotStore:
             temporary.mkdir(parents=True)
             try:
                 self._fill(temporary, slot, models)
+                if self.is_committed(slot.digest):
+                    write_atomic(temporary / _COMMITTED, b"")
                 remove(final)
                 temporary.rename(final)
             except BaseException:
@@ -170,7 +173,29 @@ class SlotStore:
 
     def has_proven_itself(self, digest: Digest) -> bool:
         """Whether the slot is whole and passed its soak, so that nothing is left to do for it."""
-        return self.is_usable(digest) and self.is_committed(digest)
+        return self.is_usable(digest) and self.is_committed(digest) and self._has_sizes(digest)
+
+    def _has_sizes(self, digest: Digest) -> bool:
+        """Whether every file of a slot is as long as its model's manifest says.
+
+        A model whose manifest is lost is not held against the slot, which does without.
+        """
+        path = slot_path(self.state, digest)
+        for model in read_slot(path).models:
+            try:
+                files = self._files(model.manifest)
+            except (StorageError, IntegrityError):
+                continue
+            for file, descriptor in files.items():
+                if _size(path / "models" / model.name / file) != descriptor.size:
+                    _log.warning("slot=%s damaged=%s/%s", digest.short, model.name, file)
+                    return False
+        return True
+
+    def _files(self, digest: Digest) -> dict[str, Descriptor]:
+        """The files of a model by its manifest; raises StorageError and IntegrityError."""
+        manifest = parse_manifest(self._blobs.read(digest))
+        return model_files(manifest) if isinstance(manifest, Manifest) else {}
 
     def unlink(self, link: Link) -> None:
         """Remove `current` or `previous`: there is nothing good to point to."""
@@ -221,6 +246,14 @@ class SlotStore:
             except (StorageError, IntegrityError) as error:
                 _log.warning("slot=%s problem=%s", digest.short, error.message)
         return found
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None if it is not there or cannot be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _remove_others(directory: Path, names: set[str]) -> int:

@@ -17,6 +17,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
+from edgectl.agent.failure import from_text
 from edgectl.agent.machine import State
 from edgectl.digest import Digest
 from edgectl.errors import EdgectlError, StorageError, StorageFullError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FILE = "agent.db"
 EVENTS_KEPT = 500
+_YEAR_10000 = 253_402_300_800
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE operation (
@@ -105,6 +107,10 @@ class PollRecord:
     """The same of the failure that settled the release: why it is not what runs here."""
 
 
+class _DamagedError(StorageError):
+    """What the database holds is at fault, and not the file system."""
+
+
 class StateStore:
     """The agent's database. One writer (see `edgectl.agent.lock`), any number of readers."""
 
@@ -115,23 +121,42 @@ class StateStore:
     def open(cls, directory: Path) -> tuple[Self, str | None]:
         """Open for writing; the second value says why it had to be made anew, if it had to.
 
-        A corrupt database is kept aside as `agent.db.corrupt`. Raises StorageFullError and
-        StorageError if the file system refuses.
+        What is made anew counts from the first `enter` on: cut off before that, it is found to be
+        unfinished and made anew again. A corrupt database is kept aside as `agent.db.corrupt`.
+        Raises StorageFullError and StorageError if the file system refuses.
         """
         path = directory / FILE
-        missing = not path.exists()
+        reason = "the state database was missing"
+        try:
+            with _refusals():
+                if path.exists():
+                    return cls._open(path, new=False), None
+        except _DamagedError as error:
+            reason = error.message
         with _refusals():
-            try:
-                return cls(_connect(path)), "the state database was missing" if missing else None
-            except sqlite3.DatabaseError as error:
-                if not _is_corrupt(error):
-                    raise
-                *_, last_line = str(error).splitlines() or [""]
-                reason = f"the state database was corrupt ({last_line})"
-            path.replace(directory / f"{FILE}.corrupt")
+            if path.exists():
+                path.replace(directory / f"{FILE}.corrupt")
             for suffix in ("-wal", "-shm"):
                 (directory / f"{FILE}{suffix}").unlink(missing_ok=True)
-            return cls(_connect(path)), reason
+            return cls._open(path, new=True), reason
+
+    @classmethod
+    def _open(cls, path: Path, *, new: bool) -> Self:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        store = cls(connection)
+        try:
+            connection.execute("PRAGMA cache_size = -256")
+            if not new:
+                _require_whole(connection)
+                store._require_sense()
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            if new:
+                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
@@ -139,17 +164,36 @@ class StateStore:
         path = directory / FILE
         if not path.exists():
             return None
-        with _refusals():
+        try:
+            with _refusals():
+                store = cls(_connect_to_read(path))
             try:
-                connection, version = _connect_to_read(path)
-            except sqlite3.DatabaseError as error:
-                if _is_corrupt(error):
-                    return None
+                store._require_sense()
+            except BaseException:
+                store.close()
                 raise
-            if version != _SCHEMA_VERSION:
-                connection.close()
-                return None
-            return cls(connection)
+        except _DamagedError:
+            return None
+        return store
+
+    def _require_sense(self) -> None:
+        """Read every row; raises _DamagedError if one makes no sense.
+
+        A byte that rots within a text or a number leaves its page whole to SQLite.
+        """
+        try:
+            operation, _ = self.operation()
+            from_text(operation.error)
+            self.failed()
+            self.history(-1)
+            self.poll()
+            for (name,) in self._all("SELECT name FROM record"):
+                self.record(name)
+            for slot, count in self._all("SELECT slot, count FROM crash"):
+                Digest.parse(slot)
+                int(count)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(f"a row makes no sense: {error!r}") from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -178,6 +222,8 @@ class StateStore:
     ) -> None:
         """Persist a transition with all that belongs to it, at once and before acting on it."""
         with self._transaction() as cursor:
+            if cursor.execute("PRAGMA user_version").fetchone() == (0,):
+                cursor.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             cursor.execute(
                 "INSERT OR REPLACE INTO operation VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
                 (operation.state, _text(operation.slot), _text(operation.old),
@@ -215,14 +261,14 @@ class StateStore:
     def failed(self) -> list[Failed]:
         """Everything that failed here, oldest first."""
         rows = self._all("SELECT digest, kind, reason, at FROM failed ORDER BY at, digest")
-        return [Failed(Digest.parse(row[0]), *row[1:]) for row in rows]
+        return [Failed(Digest.parse(row[0]), row[1], row[2], _moment(row[3])) for row in rows]
 
     def history(self, limit: int = 20) -> list[Happening]:
         """The newest events, newest first."""
         rows = self._all(
             "SELECT at, state, slot, generation, message FROM event ORDER BY id DESC LIMIT ?", limit
         )
-        return [Happening(row[0], row[1], _digest(row[2]), row[3], row[4]) for row in rows]
+        return [Happening(_moment(row[0]), row[1], _digest(row[2]), row[3], row[4]) for row in rows]
 
     def poll(self) -> PollRecord:
         """What the last poll found."""
@@ -257,30 +303,24 @@ class StateStore:
             return self._connection.execute(query, values).fetchall()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -256")
-        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if answer != "ok":
-            raise sqlite3.DatabaseError(answer)
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"schema version {version}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def _require_whole(connection: sqlite3.Connection) -> None:
+    """Raise _DamagedError, or sqlite3.Error, unless the pages are whole and the schema ours."""
+    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise _damaged(answer)
+    _require_version(connection)
 
 
-def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
-    """A connection that only reads, and the schema's version.
+def _require_version(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        raise _damaged("it is empty or unfinished")
+    if version != _SCHEMA_VERSION:
+        raise _damaged(f"schema version {version}")
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that only reads.
 
     Where nothing can be written, or the disk is full, SQLite has no place for the index that it
     shares with others beside a database that nobody has open. `immutable` does without, which is
@@ -288,27 +328,29 @@ def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        return _versioned(uri)
+        return _connect_by_uri(uri)
     except sqlite3.OperationalError as error:
         if not (_is_full(error) or error.sqlite_errorcode & 0xFF in _NO_PLACE):
             raise
-    return _versioned(f"{uri}&immutable=1")
+    return _connect_by_uri(f"{uri}&immutable=1")
 
 
-def _versioned(uri: str) -> tuple[sqlite3.Connection, int]:
+def _connect_by_uri(uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True)
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        _require_version(connection)
     except BaseException:
         connection.close()
         raise
-    return connection, int(version)
+    return connection
 
 
-def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
+def _is_corrupt(error: sqlite3.Error) -> bool:
     """Whether the file's content is at fault, and not the file system."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is None or code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    if code is None:  # of the sqlite3 module: a text that is not UTF-8
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in _CORRUPT
 
 
 @contextlib.contextmanager
@@ -318,10 +360,14 @@ def _refusals() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _refused(error) from error
+    except UnicodeDecodeError as error:  # the sqlite3 module cannot even read SQLite's complaint
+        raise _damaged("a text is not UTF-8") from error
     except OSError as error:
         raise StorageError(f"cannot use the state database: {error}", hint=_HINT) from error
 
 
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""`SQLITE_ERROR` is what a schema that lacks a table or a column gives."""
 _NO_PLACE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _HINT = "check that the state directory is writable and that its disk is healthy"
 
@@ -337,7 +383,17 @@ def _refused(error: sqlite3.Error) -> EdgectlError:
             "cannot write the state database: no space is left",
             hint="free space on the device's state directory; the agent tries again by itself",
         )
+    if _is_corrupt(error):
+        *_, last_line = str(error).splitlines() or [""]
+        return _damaged(last_line)
     return StorageError(f"cannot use the state database: {error}", hint=_HINT)
+
+
+def _damaged(why: str) -> _DamagedError:
+    return _DamagedError(
+        f"the state database is corrupt ({why})",
+        hint="start the agent again: it makes the database anew from the slots",
+    )
 
 
 def _put(cursor: sqlite3.Cursor, name: str, value: dict[str, Any]) -> None:
@@ -354,6 +410,13 @@ def _log(cursor: sqlite3.Cursor, operation: Operation, message: str) -> None:
 
 def _text(digest: Digest | None) -> str | None:
     return None if digest is None else str(digest)
+
+
+def _moment(seconds: float) -> float:
+    """Seconds since 1970 as they are; raises ValueError if no calendar has them."""
+    if not 0 <= seconds < _YEAR_10000:
+        raise ValueError(f"{seconds!r} is no time")
+    return seconds
 
 
 def _digest(text: str | None) -> Digest | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from edgectl.agent import failure, marks
+from edgectl.agent import failure, marks, trial
 from edgectl.agent.device import is_stale
 from edgectl.agent.machine import TABLE, Event, State, next_state, resume_state
+from edgectl.agent.server import BusyServerError
 from edgectl.agent.state import Failed, Operation
 from edgectl.agent.stopping import Stopped
 from edgectl.agent.warmup import UnhealthyModelError
@@ -71,10 +73,9 @@ def adopt(device: Device, reason: str) -> None:
     """
     remember = marks.recall(device.config.state)
     current, previous = (device.slots.linked(link) for link in LINKS)
-    if current is None and not remember:
-        return  # a new device
     if current is None or device.slots.is_committed(current) or previous in {None, current}:
-        message = f"{reason}: goes on with what is on disk"
+        is_new = current is None and not remember
+        message = "" if is_new else f"{reason}: goes on with what is on disk"
         device.memory.enter(Operation(slot=current), message=message, remember=remember)
         return
     error = failure.InterruptedUpdateError(f"{reason} while a new slot was on probation")
@@ -105,9 +106,9 @@ class Update:
             State.SWITCH: self._work.switch,
             State.SOAK: self._work.soak,
             State.COMMIT: self._work.commit,
-            State.CLEANUP: self._work.cleanup,
+            State.CLEANUP: partial(self._prune, self._work.cleanup),
             State.ROLLBACK: self._work.rollback,
-            State.FAILED: self._work.failed,
+            State.FAILED: partial(self._prune, self._work.failed),
         }
 
     def poll(self) -> Outcome:
@@ -136,8 +137,10 @@ class Update:
             return
         _log.warning("recover state=%s resume=%s", written, state)
         remember: tuple[Failed, ...] = ()
-        if written in _TRIED and operation.slot is not None:
+        tried = written in _TRIED and trial.was_cut_short(self._device.config.state)
+        if tried and operation.slot is not None:
             remember = self._blame_crashes(operation.slot)
+            self._end_trial()  # counted, whether or not what follows can be persisted
         error = operation.error
         if state is State.ROLLBACK and not error:
             kind = HealthError if remember else failure.InterruptedUpdateError
@@ -145,7 +148,7 @@ class Update:
             error = failure.to_text(kind(reason))
         self._enter(
             replace(operation, state=state, error=error),
-            message=f"found in state {written} after a crash: goes on with {state}",
+            message=f"found in state {written}: goes on with {state}",
             remember=remember,
         )
         self._drive()
@@ -157,13 +160,14 @@ class Update:
         try:
             while self._operation.state is not State.IDLE:
                 self._step()
+            self._end_trial()
         except Stopped:
             self._stop()
             raise
         except (StorageError, StorageFullError):
             # The transition itself could not be persisted. What is on disk says "on probation",
             # which means rolling back after a restart; the device must not wait for that.
-            self._restore()
+            self._end_early()
             raise
 
     def _step(self) -> None:
@@ -182,6 +186,16 @@ class Update:
             self._give_up()
         else:
             self._finish()
+
+    def _prune(
+        self, work: Callable[[Operation], Operation | None], operation: Operation
+    ) -> Operation | None:
+        """Do work that only frees space: what cannot be removed must not keep a release away."""
+        try:
+            return work(operation)
+        except EdgectlError as error:
+            _log.warning("state=%s code=%s error=%s", operation.state, error.code, error.message)
+            return operation
 
     def _fail(self, state: State, error: EdgectlError) -> None:
         """A state's work failed: go where the table says, remembering what must not come back."""
@@ -202,6 +216,8 @@ class Update:
         slot = operation.slot
         if slot is None:
             return ()
+        if isinstance(error, BusyServerError):
+            return ()  # it answers
         if isinstance(error, ServerUnavailableError) and TABLE[operation.state].is_probation:
             return self._blame_crashes(slot)  # the slot may be what kills the server
         if not isinstance(error, HealthError):
@@ -243,6 +259,8 @@ class Update:
         remember: tuple[Failed, ...] = (),
         poll: PollRecord | None = None,
     ) -> None:
+        if operation.state in _TRIED:
+            trial.begin(self._device.config.state)
         self._memory.enter(operation, message=message, remember=remember, poll=poll)
         self._operation = operation
         if remember:
@@ -258,22 +276,38 @@ class Update:
 
     def _stop(self) -> None:
         """Asked to stop: nothing is to blame, and what serves is what served before."""
-        operation = self._operation
+        try:
+            self._persist_stop(self._operation)
+        except (StorageError, StorageFullError) as error:
+            # What is on disk leads to the same after a restart; the device must not wait for that.
+            _log.warning("state=%s stop=%s", self._operation.state, error.message)
+        self._end_early()
+
+    def _persist_stop(self, operation: Operation) -> None:
         if TABLE[operation.state].is_probation:
             error = failure.to_text(failure.InterruptedUpdateError("the agent was asked to stop"))
             self._enter(replace(operation, state=State.ROLLBACK, error=error), message="stopped")
-            self._restore()
         elif next_state(operation.state, Event.CRASHED) is State.IDLE:
             self._enter(Operation(), message=f"stopped in state {operation.state}")
 
-    def _restore(self) -> None:
-        """Let the old slot serve again, whatever can be persisted about it."""
+    def _end_early(self) -> None:
+        """End before the update has, whatever can be persisted about it: that is no crash, and the
+        old slot serves again."""
+        self._end_trial()
         if not TABLE[self._operation.state].is_probation:
             return
         try:
             self._work.rollback(self._operation)
         except (EdgectlError, Stopped) as error:
             _log.warning("state=%s restore=%s", self._operation.state, error)
+
+    def _end_trial(self) -> None:
+        """Note that the slot does not crash the agent. Without that it may be blamed for a crash
+        too many, and what serves must not wait for a disk that refuses."""
+        try:
+            trial.end(self._device.config.state)
+        except (StorageError, StorageFullError) as error:
+            _log.warning("state=%s trial=%s", self._operation.state, error.message)
 
     def _outcome(self, before: Digest | None, poll: PollRecord) -> Outcome:
         current = self._device.slots.linked("current")

@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from edgectl.agent.device import Device
     from edgectl.agent.facts import Facts
     from edgectl.agent.resolve import Resolved, ResolvedModel
+    from edgectl.agent.server import Server
     from edgectl.agent.state import Operation, PollRecord
     from edgectl.digest import Digest
     from edgectl.oci.descriptor import Descriptor
 
 TRUST_REPOSITORY = "trust"
 TIMESTAMP_TAG = "timestamp"
+_LOOK = 0.1
+"""Seconds between looks at the server."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,10 +122,12 @@ class Work:
             if samples := config.samples.get(name):
                 labelled(samples)  # unusable samples are no fault of a model: say so before trying
         self._resolved = resolved
+        # A slot that is damaged is a way back, too, once it is made again, if it had proven itself.
+        way_back = current != wanted or device.slots.is_committed(wanted)
         return replace(
             operation,
             slot=wanted,
-            old=None if current == wanted else current,  # what is damaged is no way back
+            old=current if way_back else None,
             older=device.slots.linked("previous"),
             generation=release.generation,
             ring=ring.name,
@@ -222,19 +227,37 @@ class Work:
     def switch(self, operation: Operation) -> Operation:
         """Point `current` at the new slot and wait until it serves."""
         state, slot, server = self._device.config.state, self._slot(operation), self._device.server
-        if operation.old is not None:
+        if operation.old is not None and operation.old != slot:
             switch_link(state, "previous", operation.old)
+        if server is not None and self._device.slots.linked("current") == slot:
+            self._forget_failure(server, slot)
         switch_link(state, "current", slot)
         if server is not None:
             await_slot(server, slot, self._device.config.switch_timeout, self._device.stop)
         return operation
 
+    def _forget_failure(self, server: Server, slot: Digest) -> None:
+        """Let the server forget that it could not load a slot that has been made again since.
+
+        It would say so until it tries again, which takes it up to a minute. Without the link it
+        lets go, and with the link it tries at once.
+        """
+        if server.status().state != "failed":
+            return
+        self._device.slots.unlink("current")
+        deadline = time.monotonic() + self._device.config.switch_timeout
+        while server.status().wanted == slot.hex and time.monotonic() < deadline:
+            pause(_LOOK, self._device.stop)
+
     def soak(self, operation: Operation) -> Operation:
         """Measure accuracy on the labelled samples, then watch the server under real traffic.
 
-        Without a server there is no traffic to watch, and the samples decide at once.
+        Without a server there is no traffic to watch, and the samples decide at once. A slot that
+        had proven itself, and was only made again, has nothing more to prove.
         """
         slot, settings = self._slot(operation), self._require_resolved().soak
+        if slot == operation.old:
+            return operation
         for model in self._models():
             name = model.entry.name
             if name not in settings.min_accuracy:

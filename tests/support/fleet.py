@@ -20,7 +20,7 @@ from PIL import Image
 
 from edgectl.agent.config import load
 from edgectl.agent.probe import installation, probe
-from edgectl.agent.state import FILE, StateStore
+from edgectl.agent.state import FILE, Operation, StateStore
 from edgectl.build.modelpack import Entry, Package, Variant, model_index, pack
 from edgectl.engine.signature import ModelSignature, TensorSpec
 from edgectl.oci.descriptor import OCI_MANIFEST, Descriptor, Platform
@@ -227,6 +227,7 @@ def _remember_engines(state: Path) -> None:
     opened, _ = StateStore.open(state)
     with closing(opened) as memory:
         memory.save_record("engines", _engines(installation()))
+        memory.enter(Operation())
 
 
 @cache

@@ -12,6 +12,7 @@ import pytest
 
 from edgectl.agent.child import TookTooLongError, run_child
 from edgectl.agent.stopping import Stopped
+from edgectl.errors import EdgectlError, Retry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,14 @@ def test_a_signal_is_named() -> None:
     code = "import os; os.kill(os.getpid(), 9)"
     done = run_child(python(code), timeout=60, stop=Event())
     assert (done.code, done.ending) == (-signal.SIGKILL, "was killed by SIGKILL")
+
+
+def test_a_system_that_starts_no_process_may_do_so_later(tmp_path: Path) -> None:
+    """As where memory is short; the agent lives on and blames no model."""
+    with pytest.raises(EdgectlError, match="cannot start another process") as caught:
+        run_child([str(tmp_path / "gone")], timeout=60, stop=Event())
+    assert caught.value.retry is Retry.BACKOFF
+    assert caught.value.hint
 
 
 def is_running(pid: int) -> bool:

@@ -154,6 +154,9 @@ def test_a_number_without_end(directory: Path) -> None:
         ("[" * 10_000, "not YAML"),
         ("", "has to be a mapping"),
         ("!!python/object/apply:os.system [true]\n", "not YAML"),
+        ("device: {id: 2024-13-01}\n", "not YAML: month must be in"),
+        ("device: {id: 0x_}\n", "not YAML"),
+        ("threads: !!timestamp soon\n", "not YAML"),
     ],
 )
 def test_what_is_no_configuration(directory: Path, text: str, problem: str) -> None:

@@ -162,3 +162,13 @@ def test_profile_files(tmp_path: Path) -> None:
     )
     facts = simulated_facts(str(file))
     assert (facts.target, facts.architecture, facts.memory) == ("mine", "riscv64", 1 << 30)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 2024-13-01\n", "a: 0b_\n", "a: !!timestamp soon\n", "[" * 10_000]
+)
+def test_profile_files_that_are_not_yaml(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"cannot read the hardware profile .*mine\.yaml"):
+        simulated_facts(str(file))

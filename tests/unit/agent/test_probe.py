@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +57,24 @@ def test_an_engine_that_does_not_start_takes_no_other_with_it(packages: Path, co
     assert "openvino" not in engines.versions
     assert "onnxruntime" in engines.versions
     assert engines.key == installation() != ""
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_an_engine_whose_process_was_ended_is_asked_again(packages: Path, signal: str) -> None:
+    """By systemd, in a terminal, or where memory was short: that is no answer to remember."""
+    code = f"import os, signal; os.kill(os.getpid(), signal.{signal}); signal.pause()"
+    install(packages, "openvino", code)
+    engines = probe()
+    assert "onnxruntime" in engines.versions
+    assert engines.key == ""
+
+
+def test_an_engine_whose_process_cannot_start_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    assert installation() != ""
+    assert probe() == Engines()
 
 
 def test_another_installation_is_probed_anew(packages: Path) -> None:

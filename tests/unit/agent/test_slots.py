@@ -89,6 +89,32 @@ def test_a_damaged_slot_is_made_again(state: State) -> None:
     assert file.read_bytes() == b"one"
 
 
+@pytest.mark.parametrize("data", [None, b"", b"on", b"one and more"])
+def test_a_file_that_is_lost_or_has_another_length_is_damage(
+    state: State, data: bytes | None
+) -> None:
+    slot, files = state.add(b"one", b"two")
+    state.slots.assemble(slot, files)
+    state.slots.mark_committed(slot.digest)
+    assert state.slots.has_proven_itself(slot.digest)
+    file = model_path(state.path, slot.digest, "m") / "file-0"
+    file.unlink()
+    if data is not None:
+        file.write_bytes(data)
+    assert not state.slots.has_proven_itself(slot.digest)
+    state.slots.assemble(slot, files)
+    assert state.slots.has_proven_itself(slot.digest)  # it is what passed its soak
+    assert file.read_bytes() == b"one"
+
+
+def test_a_slot_does_without_the_manifests_of_its_models(state: State) -> None:
+    slot, files = state.add(b"one")
+    state.slots.assemble(slot, files)
+    state.slots.mark_committed(slot.digest)
+    shutil.rmtree(state.blobs.directory)
+    assert state.slots.has_proven_itself(slot.digest)
+
+
 def test_what_an_earlier_attempt_left_is_no_hindrance(state: State) -> None:
     slot, files = state.add(b"one")
     leftover = state.path / "slots" / f".{slot.digest.hex}.new" / "models"

@@ -105,10 +105,26 @@ def test_a_corrupt_database_is_set_aside(tmp_path: Path, damage: bytes) -> None:
         assert store.operation()[0] == OPERATION
     finally:
         store.close()
-    if damage:
+    assert lost is not None
+    assert "corrupt" in lost
+    assert (tmp_path / f"{FILE}.corrupt").read_bytes() == damage
+
+
+def test_what_was_made_anew_counts_when_something_is_entered(tmp_path: Path) -> None:
+    """The power may be cut before what is on disk has been adopted."""
+    for _ in range(2):
+        store, lost = reopened(tmp_path)
+        store.save_record("engines", {})
+        store.close()
         assert lost is not None
-        assert "corrupt" in lost
-        assert (tmp_path / f"{FILE}.corrupt").read_bytes() == damage
+        assert StateStore.read(tmp_path) is None
+    assert "unfinished" in str(lost)
+    store, _ = reopened(tmp_path)
+    store.enter(Operation())
+    store.close()
+    store, lost = reopened(tmp_path)
+    store.close()
+    assert lost is None
 
 
 def test_pages_that_rot_are_found(tmp_path: Path) -> None:
@@ -120,6 +136,56 @@ def test_pages_that_rot_are_found(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4096 * 3 : 4096 * 8] = b"\xff" * (4096 * 5)
     path.write_bytes(data)
+    store, lost = reopened(tmp_path)
+    store.close()
+    assert lost is not None
+    assert "corrupt" in lost
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE record SET value = replace(value, '{', 'z')",
+        "UPDATE record SET value = '7'",
+        "UPDATE operation SET slot = replace(slot, 'sha256', 'sha25v')",
+        "UPDATE operation SET error = replace(error, '{', 'z')",
+        """UPDATE operation SET error = '{"retryAfter": "3n"}'""",
+        "UPDATE failed SET digest = replace(digest, ':', ';')",
+        "UPDATE failed SET at = 1e200",
+        "UPDATE event SET slot = x'00'",
+        "UPDATE event SET at = -5.0",
+        "UPDATE event SET message = CAST(x'ff' AS TEXT)",
+        "UPDATE crash SET slot = 'sha256:'",
+        "ALTER TABLE crash RENAME TO crasi",
+    ],
+)
+def test_a_row_that_rots_is_found(tmp_path: Path, damage: str) -> None:
+    """Its page is whole to SQLite."""
+    store, _ = reopened(tmp_path)
+    store.count_crash(A)
+    store.enter(
+        OPERATION, message="m", remember=(Failed(B, "slot", "bad"),), poll=PollRecord("head")
+    )
+    store._connection.execute(damage)
+    store.close()
+    assert StateStore.read(tmp_path) is None
+    store, lost = reopened(tmp_path)
+    try:
+        assert lost is not None
+        assert "corrupt" in lost
+        assert store.operation()[0] == Operation()
+    finally:
+        store.close()
+
+
+def test_a_schema_that_rots_is_found(tmp_path: Path) -> None:
+    """Also where SQLite's message about it cannot be read."""
+    store, _ = reopened(tmp_path)
+    store.enter(OPERATION)
+    store.close()
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE crash", b"CR\xc5ATE TABLE crash"))
+    assert StateStore.read(tmp_path) is None
     store, lost = reopened(tmp_path)
     store.close()
     assert lost is not None
