@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgectl.errors import IntegrityError, SignatureError
+from edgectl.errors import IntegrityError, NotFoundError, SignatureError
 from edgectl.trust import bundle, referrer
 from edgectl.trust.bundle import SIGN_PREDICATE, Statement
 
@@ -30,7 +30,8 @@ def verify(repository: Repository, descriptor: Descriptor, keys: Sequence[Public
     """The statement of a signature over `descriptor` by one of `keys`.
 
     Raises SignatureError if there is none, and says what was wrong with those there are; then,
-    where the bytes of one are not what their digest says, it is IntegrityError naming the blob.
+    where the bytes of one are not what their digest says, it is IntegrityError naming the blob,
+    and NotFoundError where one is not there, which may come.
     """
     require_keys(keys)
     faults: list[EdgectlError] = []
@@ -60,7 +61,7 @@ def require_keys(keys: Sequence[PublicKey]) -> None:
 
 def refusal(
     repository: Repository, descriptor: Descriptor, faults: Sequence[EdgectlError]
-) -> SignatureError | IntegrityError:
+) -> SignatureError | IntegrityError | NotFoundError:
     """The error of an artifact without an acceptable signature; `faults` are of those it has."""
     what = f"{repository.name}@{descriptor.digest}"
     if not faults:
@@ -74,6 +75,8 @@ def refusal(
     damaged = next((fault for fault in faults if isinstance(fault, IntegrityError)), None)
     if damaged is not None:  # the good one, perhaps
         return IntegrityError(message, hint=damaged.hint or "sign it again")
+    if any(isinstance(fault, NotFoundError) for fault in faults):
+        return NotFoundError(message, hint="copy the signatures too, or sign it again")
     return SignatureError(
         message, hint="is the right public key in use? who could write to the registry?"
     )
