@@ -24,7 +24,8 @@ class RememberedError(HealthError):
 
 
 class InterruptedUpdateError(EdgectlError):
-    """The agent was killed, or the device lost power, while a new slot was on probation."""
+    """A new slot could not be tried to the end: the agent was killed or stopped, the device lost
+    power, or it can start no other process now."""
 
     code = "interrupted"
     retry = Retry.BACKOFF

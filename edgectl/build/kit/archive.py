@@ -25,6 +25,7 @@ def check_zip(
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+    # The last is what `zipfile` raises of an archive that asks for a newer reader.
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise RefusalError(
             "not-an-archive",

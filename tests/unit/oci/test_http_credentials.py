@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def keeping(directory: Path, auths: dict[str, object]) -> Access:
+    """How a registry is reached with a config.json that keeps this."""
+    file = directory / "config.json"
+    file.write_text(json.dumps({"auths": auths}))
+    return Access(insecure=True, docker_config=file)
+
+
+def encoded(user: str, password: str) -> str:
+    """Credentials as a config.json has them."""
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
 @pytest.mark.parametrize("credentials", [(None, None), ("ann", "wrong"), ("bob", "secret")])
 def test_wrong_credentials_are_denied(credentials: tuple[str | None, str | None]) -> None:
     username, password = credentials
@@ -37,19 +49,14 @@ def test_wrong_credentials_are_denied(credentials: tuple[str | None, str | None]
 def test_docker_config(tmp_path: Path, form: str) -> None:
     with Registry(credentials=("ann", "secret")) as registry:
         key = registry.host if form == "auth" else f"https://{registry.host}"
-        file = tmp_path / "config.json"
-        encoded = base64.b64encode(b"ann:secret").decode()
-        file.write_text(json.dumps({"auths": {key: {"auth": encoded}}}))
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {key: {"auth": encoded("ann", "secret")}})
         push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
 
 
 def test_docker_config_in_the_usual_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with Registry(credentials=("ann", "secret")) as registry:
-        encoded = base64.b64encode(b"ann:secret").decode()
-        auths = {"auths": {registry.host: {"auth": encoded}}}
-        (tmp_path / "config.json").write_text(json.dumps(auths))
+        keeping(tmp_path, {registry.host: {"auth": encoded("ann", "secret")}})
         push_artifact(registry.store().repository("r"), b"model", tag="1")
 
 
@@ -79,11 +86,9 @@ def test_a_credential_helper(helped: Callable[[Registry, str], Access]) -> None:
 def test_an_identity_token(tmp_path: Path, secret: str) -> None:
     """What `docker login` keeps for registries that give one, Azure's among them."""
     with Registry(credentials=("ann", "secret"), identity_token=secret) as registry:
-        file = tmp_path / "config.json"
-        empty = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
-        kept = {registry.host: {"auth": empty, "identitytoken": secret}}
-        file.write_text(json.dumps({"auths": kept}))
-        repository = registry.store("", Access(insecure=True, docker_config=file)).repository("r")
+        nobody = encoded("00000000-0000-0000-0000-000000000000", "")
+        access = keeping(tmp_path, {registry.host: {"auth": nobody, "identitytoken": secret}})
+        repository = registry.store("", access).repository("r")
         push_artifact(repository, b"model", tag="1")
         registry.expire_tokens()
         assert repository.resolve("1") is not None
@@ -116,20 +121,16 @@ def test_what_a_helper_says_replaces_an_older_identity_token(
 
 def test_an_entry_of_nothing_is_nothing(tmp_path: Path) -> None:
     with Registry() as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"auths": {registry.host: None}}))
         registry.credentials = ("ann", "secret")
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {registry.host: None})
         with pytest.raises(RegistryDeniedError):
             registry.store("", access).repository("r").resolve("1")
 
 
 def test_an_identity_token_is_sent_again_where_the_connection_was_cut(tmp_path: Path) -> None:
     with Registry(credentials=("ann", "secret"), identity_token="it") as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
         registry.inject(Hang(), path="/token", times=1)
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {registry.host: {"identitytoken": "it"}})
         push_artifact(registry.store("", access).repository("r"), b"model", tag="1")
 
 
@@ -137,10 +138,8 @@ def test_an_identity_token_is_sent_again_where_the_connection_was_cut(tmp_path: 
 def test_a_token_service_without_identity_tokens_is_named(tmp_path: Path, status: int) -> None:
     """And is not taken for a registry that lacks what was asked for."""
     with Registry(credentials=("ann", "secret"), identity_token="it") as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
         registry.inject(Status(status), method="POST", path="/token")
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {registry.host: {"identitytoken": "it"}})
         with pytest.raises(RegistryDeniedError, match="takes no identity tokens") as caught:
             registry.store("", access).repository("r").resolve("1")
         assert "password" in (caught.value.hint or "")
@@ -149,9 +148,7 @@ def test_a_token_service_without_identity_tokens_is_named(tmp_path: Path, status
 @pytest.mark.parametrize("kept", ["another-token", 7, ["another-token"]])
 def test_a_wrong_identity_token_is_a_clear_error(tmp_path: Path, kept: object) -> None:
     with Registry(credentials=("ann", "secret"), identity_token="identity") as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": kept}}}))
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {registry.host: {"identitytoken": kept}})
         with pytest.raises((ConfigError, RegistryDeniedError)) as caught:
             registry.store("", access).repository("r").resolve("1")
         assert "docker login" in (caught.value.hint or "")
@@ -160,10 +157,8 @@ def test_a_wrong_identity_token_is_a_clear_error(tmp_path: Path, kept: object) -
 
 def test_an_identity_token_goes_to_nobody_but_the_token_service(tmp_path: Path) -> None:
     with Registry() as thief, Registry(credentials=("ann", ""), identity_token="it") as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"auths": {registry.host: {"identitytoken": "it"}}}))
         registry.inject(Redirect(f"http://{thief.host}", status=307), path="/token")
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {registry.host: {"identitytoken": "it"}})
         with pytest.raises(RegistryDeniedError, match="takes no identity tokens"):
             registry.store("", access).repository("r").resolve("1")
         assert not thief.requests
@@ -186,39 +181,35 @@ def test_a_credential_helper_that_hangs_is_ended(
         os.kill(int(helper), 0)
 
 
-def test_a_failing_credential_helper_is_named(
-    helped: Callable[[Registry, str], Access], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("echo the vault is sealed >&2; exit 1", "vault' failed: the vault is sealed"),
+        ("echo credentials not found in native keychain; exit 1", None),
+    ],
+)
+def test_a_failing_helper_is_named_and_one_that_has_nothing_is_not(
+    helped: Callable[[Registry, str], Access],
+    caplog: pytest.LogCaptureFixture,
+    answer: str,
+    said: str | None,
 ) -> None:
     with Registry(credentials=("ann", "secret")) as registry:
-        access = helped(registry, "echo the vault is sealed >&2; exit 1")
+        access = helped(registry, answer)
         with pytest.raises(RegistryDeniedError):
             registry.store("", access).repository("r").resolve("1")
-    assert "docker-credential-vault" in caplog.text
-    assert "the vault is sealed" in caplog.text
-
-
-def test_a_helper_that_has_nothing_is_no_failure(
-    helped: Callable[[Registry, str], Access], caplog: pytest.LogCaptureFixture
-) -> None:
-    with Registry(credentials=("ann", "secret")) as registry:
-        access = helped(registry, "echo credentials not found in native keychain; exit 1")
-        with pytest.raises(RegistryDeniedError):
-            registry.store("", access).repository("r").resolve("1")
-    assert "vault" not in caplog.text
+    assert "vault" not in caplog.text if said is None else said in caplog.text
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
 def test_credentials_that_change_are_looked_up_again(tmp_path: Path, scheme: str) -> None:
     """A device runs for months, and what a cloud's login gives lasts for hours."""
-    file = tmp_path / "config.json"
 
-    def keep(password: str) -> None:
-        encoded = base64.b64encode(f"ann:{password}".encode()).decode()
-        file.write_text(json.dumps({"auths": {registry.host: {"auth": encoded}}}))
+    def keep(password: str) -> Access:
+        return keeping(tmp_path, {registry.host: {"auth": encoded("ann", password)}})
 
     with Registry(credentials=("ann", "first"), basic=scheme == "Basic") as registry:
-        keep("first")
-        repository = registry.store("", Access(insecure=True, docker_config=file)).repository("r")
+        repository = registry.store("", keep("first")).repository("r")
         push_artifact(repository, b"model", tag="1")
         registry.credentials = ("ann", "second")
         registry.expire_tokens()
@@ -247,9 +238,7 @@ def test_what_docker_keeps_and_is_no_credential_is_named_and_not_shown(
     tmp_path: Path, kept: object
 ) -> None:
     with Registry(credentials=("ann", "secret")) as registry:
-        file = tmp_path / "config.json"
-        file.write_text(json.dumps({"auths": {registry.host: {"auth": kept}}}))
-        access = Access(insecure=True, docker_config=file)
+        access = keeping(tmp_path, {registry.host: {"auth": kept}})
         with pytest.raises(ConfigError, match="credentials") as caught:
             registry.store("", access).repository("r").resolve("1")
         assert registry.host in str(caught.value)
